@@ -25,7 +25,7 @@ _MOST_LINKS = 40
 
 
 @dataclass(frozen=True)
-class _Held:
+class _CommittedFile:
     """A file or link of a commit.
 
     Attributes:
@@ -54,7 +54,7 @@ class _Held:
         )
 
 
-_Tree = Mapping[str, _Held]
+_Tree = Mapping[str, _CommittedFile]
 
 
 class _SubmoduleMissing(Exception):
@@ -114,22 +114,22 @@ def _is_committed(
 ) -> bool:
     """Return whether a checkout of the last commit has the same files with the same bytes."""
     try:
-        tree = dict(_list_held(directory, git.HEAD, entries, selection))
+        tree = dict(_list_committed(directory, git.HEAD, entries, selection))
     except _SubmoduleMissing:
         return False
     selected = {path for path in tree if selection.selects(split(path))}
     return selected <= files.keys() and all(
-        _is_held(directory, path, state, tree) for path, state in files.items()
+        _is_as_committed(directory, path, state, tree) for path, state in files.items()
     )
 
 
-def _list_held(
+def _list_committed(
     repository: Path,
     commit: str,
     entries: Mapping[str, git.TreeEntry],
     selection: Selection,
     prefix: str = "",
-) -> Iterator[tuple[str, _Held]]:
+) -> Iterator[tuple[str, _CommittedFile]]:
     """Yield what a commit and its submodules have, by path, as far as the image can have it.
 
     Raises:
@@ -137,16 +137,18 @@ def _list_held(
     """
     for path, entry in entries.items():
         if not entry.is_submodule:
-            yield prefix + path, _Held(repository, commit, path, entry)
+            yield prefix + path, _CommittedFile(repository, commit, path, entry)
         elif selection.reaches(split(prefix + path)):
             submodule = repository / path
             if not git.has_object(submodule, entry.object):
                 raise _SubmoduleMissing(path)
             nested = git.read_tree(submodule, entry.object)
-            yield from _list_held(submodule, entry.object, nested, selection, f"{prefix}{path}/")
+            yield from _list_committed(
+                submodule, entry.object, nested, selection, f"{prefix}{path}/"
+            )
 
 
-def _is_held(directory: Path, path: str, state: str, tree: _Tree) -> bool:
+def _is_as_committed(directory: Path, path: str, state: str, tree: _Tree) -> bool:
     """Return whether a commit has a file, or a link to a folder, in that state."""
     if state.startswith(LINK):
         link = tree.get(path)
@@ -155,7 +157,7 @@ def _is_held(directory: Path, path: str, state: str, tree: _Tree) -> bool:
     return found is not None and found.has_state(directory / path, state)
 
 
-def _follow(path: str, tree: _Tree) -> _Held | None:
+def _follow(path: str, tree: _Tree) -> _CommittedFile | None:
     """Return the file at a path of a commit, or at the end of its links."""
     for _ in range(_MOST_LINKS):
         found = tree.get(path)
