@@ -131,7 +131,6 @@ def test_threads_share_one_request_for_a_resource(azure: StandIn) -> None:
 def test_an_assertion_is_requested_for_each_token(azure: StandIn) -> None:
     """One of the start of the job would be too old later."""
     identity = identity_on(azure, GITHUB_JOB)
-    azure.assertion_lifetime = 1
     identity.token(STORAGE)
     identity.token(VAULT)
     assert azure.hosts().count("pipelines.actions.githubusercontent.com") == 2
