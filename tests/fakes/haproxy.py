@@ -73,7 +73,10 @@ class Proxy:
         }
 
     def said(self, command: str) -> str:
-        """Return the response to a command on the admin socket."""
+        """Return the response to a command, or to several after each other, on the admin socket."""
+        return "".join(map(self._respond, command.split("; ")))
+
+    def _respond(self, command: str) -> str:
         self.asked.append(command)
         words = command.split()
         if words[:2] == ["show", "info"]:

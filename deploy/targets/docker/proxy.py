@@ -10,6 +10,7 @@ Source: HAProxy 3.0 Management Guide, "Unix Socket commands".
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from deploy.targets.docker.haproxy import CONFIG, SOCKET, STATE_FOLDER, read_mar
 _WITHIN = 15.0
 _POLL = 0.05
 _NEXT = "`docker logs` of that container shows why"
+_DESCRIPTION = re.compile(r"^description: *(.*?)\r?$", re.MULTILINE)
 
 _Response = TypeVar("_Response")
 
@@ -50,6 +52,23 @@ class Slot:
     status: int = 0
 
 
+@dataclass(frozen=True)
+class ProxyState:
+    """What a proxy says of itself at one moment.
+
+    Attributes:
+        slots: the state of every slot, by its number.
+        mark: the mark of the configuration with which it runs.
+    """
+
+    slots: dict[int, Slot]
+    mark: str
+
+    def has(self, text: str) -> bool:
+        """Return whether it runs with this configuration, whichever slots that admits."""
+        return self.mark == read_mark(text)
+
+
 class Proxy:
     """The running proxy in a container.
 
@@ -67,9 +86,9 @@ class Proxy:
         self._clock = clock
         self.container = container
 
-    def has(self, text: str) -> bool:
-        """Return whether it runs with this configuration, whichever slots that admits."""
-        return self._retry(self._read_mark, "respond") == read_mark(text)
+    def read(self) -> ProxyState:
+        """Return its state."""
+        return self._retry(self._read, "respond")
 
     def configure(self, text: str) -> None:
         """Make it run with this configuration, without closing a connection.
@@ -84,7 +103,8 @@ class Proxy:
         self._engine.signal(self.container, "SIGUSR2")
         try:
             self._retry(
-                lambda: self._read_mark() == read_mark(text) or None, "load its new configuration"
+                lambda: self._has(text) or None,
+                "load its new configuration",
             )
         except EngineFailed as error:
             self._engine.put_file(self.container, path, previous)
@@ -97,11 +117,11 @@ class Proxy:
 
     def wait(self) -> None:
         """Wait until it responds."""
-        self._retry(self._read_mark, "start")
+        self._retry(self._read, "start")
 
     def slots(self) -> dict[int, Slot]:
         """Return the state of every slot, by its number."""
-        return self._retry(self._read_slots, "list all its slots")
+        return self.read().slots
 
     def admit(self, slot: int, admission: Admission) -> None:
         """Set whether a slot gets requests.
@@ -125,19 +145,26 @@ class Proxy:
                 detail=f"  {refusal}",
             )
 
-    def _read_slots(self) -> dict[int, Slot] | None:
-        """Return the slots, or None if the response is not whole."""
-        table = csv.DictReader(self._execute("show stat").lstrip("# ").splitlines())
-        rows = [row for row in table if row.get("pxname") == "replicas"]
+    def _has(self, text: str) -> bool:
+        state = self._read()
+        return state is not None and state.has(text)
+
+    def _read(self) -> ProxyState | None:
+        """Return its state, or None if the response is not whole."""
+        # One command for both, as a command takes an engine much longer than the proxy.
+        info, _, table = self._execute("show info; show stat").partition("# pxname")
+        mark = _DESCRIPTION.search(info)
+        rows = [
+            row
+            for row in csv.DictReader(f"pxname{table}".splitlines())
+            if row["pxname"] == "replicas"
+        ]
         # A busy engine can cut a response short; the sum over all slots comes after them.
         whole = any(row["svname"] == "BACKEND" for row in rows)
-        return {slot.number: slot for row in rows if (slot := _parse_slot(row))} if whole else None
-
-    def _read_mark(self) -> str | None:
-        """Return the mark of its configuration, or None if the response is not whole."""
-        lines = self._execute("show info").splitlines()
-        found = (line for line in lines if line.startswith("description:"))
-        return next((line.partition(":")[2].strip() for line in found), None)
+        if mark is None or not whole:
+            return None
+        slots = {slot.number: slot for row in rows if (slot := _parse_slot(row))}
+        return ProxyState(slots, mark[1])
 
     def _execute(self, command: str) -> str:
         """Return the response to a command; commands consist of this module's words and numbers."""

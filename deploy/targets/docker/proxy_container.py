@@ -20,7 +20,7 @@ from deploy.targets.docker.haproxy import (
     render_configuration,
     slot_address,
 )
-from deploy.targets.docker.proxy import Proxy
+from deploy.targets.docker.proxy import Proxy, ProxyState
 from deploy.targets.docker.published_port import PublishedPort
 from deploy.targets.docker.state import DockerState, slot_of
 
@@ -87,9 +87,10 @@ class ProxyContainer:
             self._engine.stop(container.id, _STOPS_WITHIN)
             self._start(container, room)
             proxy.wait()
-        slots = self._missing_slots(proxy, room)
+        state = proxy.read()
+        slots = self._missing_slots(state, room)
         if slots:
-            admitted = {number for number, slot in proxy.slots().items() if slot.admitted}
+            admitted = {number for number, slot in state.slots.items() if slot.admitted}
             proxy.configure(self._configuration(slots, frozenset(admitted)))
         return proxy
 
@@ -98,14 +99,18 @@ class ProxyContainer:
         container = self._state.proxy()
         return self._connect(container) if container and container.running else None
 
-    def matches_settings(self) -> bool:
-        """Return whether the proxy runs with the address and configuration of the settings."""
+    def matches_settings(self, state: ProxyState) -> bool:
+        """Return whether the proxy runs with the address and configuration of the settings.
+
+        Args:
+            state: what it says of itself.
+        """
         container = self._state.proxy()
         return (
             container is not None
             and container.running
             and _read_address(container) == self._address
-            and not self._missing_slots(self._connect(container))
+            and not self._missing_slots(state)
         )
 
     def save_admitted(self, proxy: Proxy, admitted: frozenset[int]) -> None:
@@ -168,16 +173,16 @@ class ProxyContainer:
 
     # --- its configuration
 
-    def _missing_slots(self, proxy: Proxy, room: int = 0) -> int:
+    def _missing_slots(self, state: ProxyState, room: int = 0) -> int:
         """Return the slots with which the proxy must be configured; 0 if it is as needed.
 
         Slots that it has in addition to those needed are kept.
         """
         needed = self._needed_slots(room)
-        if proxy.has(self._configuration(needed)):
+        if state.has(self._configuration(needed)):
             return 0
-        slots = max(needed, len(proxy.slots()))
-        return 0 if slots > needed and proxy.has(self._configuration(slots)) else slots
+        slots = max(needed, len(state.slots))
+        return 0 if slots > needed and state.has(self._configuration(slots)) else slots
 
     def _needed_slots(self, room: int) -> int:
         """Return how many slots the proxy needs; a small network has addresses for few of them."""

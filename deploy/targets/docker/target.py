@@ -22,7 +22,7 @@ from deploy.settings.app import App
 from deploy.settings.environments import Docker
 from deploy.targets.docker.history import History
 from deploy.targets.docker.lock import Lock
-from deploy.targets.docker.proxy import Proxy, Slot
+from deploy.targets.docker.proxy import Proxy, ProxyState, Slot
 from deploy.targets.docker.proxy_container import ProxyContainer
 from deploy.targets.docker.published_port import PublishedPort
 from deploy.targets.docker.replicas import Replicas
@@ -99,7 +99,10 @@ class DockerTarget:
 
     def replicas(self) -> tuple[Replica, ...]:
         """Return every replica, with the state that engine and proxy report."""
-        slots = self._slots()
+        return self._read_replicas(self._read_proxy())
+
+    def _read_replicas(self, proxy: ProxyState | None) -> tuple[Replica, ...]:
+        slots = proxy.slots if proxy else {}
         now = self._clock.utc()
         return tuple(
             Replica(
@@ -110,22 +113,24 @@ class DockerTarget:
             for container in self._state.replicas()
         )
 
-    def _slots(self) -> dict[int, Slot]:
-        """Return the proxy's slots; none if it does not run, or does not respond for a while."""
+    def _read_proxy(self) -> ProxyState | None:
+        """Return the proxy's state; None if it does not run, or does not respond for a while."""
         proxy = self._proxy_container.running()
         try:
-            return proxy.slots() if proxy else {}
+            return proxy.read() if proxy else None
         except EngineFailed:
-            return {}
+            return None
 
     def serves(self, release: Release) -> bool:
         """Return whether all replicas serve that release, behind a proxy as the settings say."""
-        found = self.replicas()
+        proxy = self._read_proxy()
+        found = self._read_replicas(proxy)
         return (
-            len(found) == self._env.replicas
+            proxy is not None
+            and len(found) == self._env.replicas
             and all(item.state is ReplicaState.SERVING for item in found)
             and {item.image for item in found} == {release.image.digest}
-            and self._proxy_container.matches_settings()
+            and self._proxy_container.matches_settings(proxy)
             and not self.find_endpoint_problem()
         )
 

@@ -125,8 +125,8 @@ def test_the_running_proxy_says_which_configuration_it_has(
     proxy: Proxy, text: Callable[..., str]
 ) -> None:
     """Whichever slots it admits."""
-    assert proxy.has(text(admitted=frozenset({1})))
-    assert not proxy.has(text(slots=4))
+    assert proxy.read().has(text(admitted=frozenset({1})))
+    assert not proxy.read().has(text(slots=4))
 
 
 def test_a_reload_loads_a_new_configuration(
@@ -173,7 +173,7 @@ def test_a_proxy_that_crashes_is_waited_for(
 ) -> None:
     """Until the engine has restarted it, at any command."""
     engine.enable_restart(proxy.container)
-    for ask in (proxy.slots, lambda: proxy.has(text()), lambda: proxy.admit(1, "drain")):
+    for ask in (proxy.slots, lambda: proxy.read().has(text()), lambda: proxy.admit(1, "drain")):
         with suppress(EngineFailed):
             engine.execute(proxy.container, ("sh", "-c", "kill -TERM 1"))
         ask()

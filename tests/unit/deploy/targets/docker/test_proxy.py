@@ -110,14 +110,14 @@ def start_replica(engine: FakeEngine, image: str, slot: int) -> str:
 
 def test_an_admitted_slot_is_no_other_configuration(proxy: Proxy) -> None:
     """The admitted slots change with every rollout, without a reload."""
-    assert proxy.has(render(admitted=frozenset({1, 2})))
-    assert not proxy.has(render(slots=5))
+    assert proxy.read().has(render(admitted=frozenset({1, 2})))
+    assert not proxy.read().has(render(slots=5))
 
 
 def test_a_running_proxy_loads_a_new_configuration(proxy: Proxy, engine: BusyEngine) -> None:
     """It gets a signal, is not restarted, and then has the new slots."""
     proxy.configure(render(slots=6, admitted=frozenset({1})))
-    assert proxy.has(render(slots=6))
+    assert proxy.read().has(render(slots=6))
     assert sorted(proxy.slots()) == [1, 2, 3, 4, 5, 6]
     assert engine.events == [f"{NAME} {what}" for what in ("created", "started", "opened")]
 
@@ -129,7 +129,7 @@ def test_a_configuration_that_cannot_be_loaded_is_an_error(
     with pytest.raises(EngineFailed, match="did not load its new configuration") as caught:
         proxy.configure(UNUSABLE)
     assert "invoke down" in caught.value.next
-    assert proxy.has(render())
+    assert proxy.read().has(render())
     assert engine.files(NAME, STATE_FOLDER) == {CONFIG: render().encode()}
 
 
@@ -200,7 +200,7 @@ def test_a_proxy_that_is_about_to_start_is_asked_again(proxy: Proxy, engine: Bus
     for command in (
         proxy.slots,
         proxy.wait,
-        lambda: proxy.has(render()),
+        lambda: proxy.read().has(render()),
         lambda: proxy.admit(1, "drain"),
     ):
         engine.silent = 2
