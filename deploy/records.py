@@ -32,7 +32,9 @@ def short_digest(digest: str) -> str:
 class Record(BaseModel):
     """A frozen value with a strict JSON form; unknown fields are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), defer_build=True
+    )
 
     def to_json(self) -> str:
         """Return the record as a JSON object, with its keys in the order of the fields."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-from packaging.markers import Marker, UndefinedComparison, UndefinedEnvironmentName
-from packaging.requirements import InvalidRequirement, Requirement
+from typing import TYPE_CHECKING
 
 from deploy.errors import WheelsUnavailable
 from deploy.platforms import kernel_name
+
+if TYPE_CHECKING:
+    from packaging.markers import Marker
 
 # The settings name the Python as 3.N: which patch the image has is not known.
 _PATCHES = range(100)
@@ -75,6 +76,8 @@ def _logical_lines(text: str) -> Iterator[str]:
 
 def _select_one(line: str, python: str, platform: str, on: str) -> Iterator[str]:
     """Yield a requirement without its marker, if the image needs it."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
     text, *options = _OPTIONS.split(line, maxsplit=1)
     try:
         requirement = Requirement(text)
@@ -95,6 +98,8 @@ def _is_needed(marker: Marker, python: str, platform: str, on: str) -> bool:
     Raises:
         WheelsUnavailable: this depends on what is not known of the image.
     """
+    from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
+
     variables = set(re.findall(r"\w+", _QUOTED.sub("", str(marker))))
     if variables & _KERNEL_VARIABLES:
         raise _unknown_error(marker, "it depends on the kernel that runs the image", on)
