@@ -18,7 +18,7 @@ from deploy.clients.azure.http import AzureHttp
 from deploy.clients.azure.identity import Identity
 from deploy.clients.azure.key_vault import KeyVault, NamedSecrets
 from deploy.clients.azure.registry import RegistryLogin, is_registry
-from deploy.clients.docker.protocol import Engine
+from deploy.clients.docker.protocol import Engine, own_platform
 from deploy.clients.docker.throwaway_container import StartContainer, throwaway_container
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.credentials import Login, find_first_login, find_login, read_login
@@ -105,7 +105,9 @@ class ReleaseContext:
     @cached_property
     def platform(self) -> str:
         """The platform of app images: that of the settings, or else the engine's own."""
-        return self.settings.image.platform or engine_platform(self.clients.host)
+        if self.settings.image.platform:
+            return self.settings.image.platform
+        return own_platform(self._engine) if self._engine else engine_platform(self.clients.host)
 
     @cached_property
     def store(self) -> Store:
