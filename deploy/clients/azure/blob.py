@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from deploy.clients.azure import roles
 from deploy.clients.azure.errors import AzureError
 from deploy.clients.azure.identity import Identity
-from deploy.clients.network import ca_bundle
-from deploy.clients.stores.object_store import ObjectStore
+from deploy.clients.stores.connections import connection_options
+from deploy.clients.stores.object_store import READERS, ObjectStore
 from deploy.clients.stores.refusals import code_of, is_denial, is_login_refused
 from deploy.errors import SettingsInvalid, StoreUnreachable
 from deploy.text import hide_queries
@@ -31,7 +30,6 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 RESOURCE = "https://storage.azure.com"
-_READERS = 6
 _SCHEMES = frozenset({"az", "azure", "adl", "abfs", "abfss"})
 _ROLE = frozenset({"AuthorizationPermissionMismatch", "InsufficientAccountPermissions"})
 _LOCATION = (
@@ -147,7 +145,7 @@ def open_blob_store(
         log.warning("azure  a stored key opens the model store; an identity would need none")
     credentials = BlobCredentials(identity, key)
     return BlobStore(
-        lambda: ObjectStore(lambda: connect(address, credentials), location, readers=_READERS),
+        lambda: ObjectStore(lambda: connect(address, credentials), location, readers=READERS),
         BlobRefusals(address, identity, credentials),
         credentials,
     )
@@ -201,19 +199,16 @@ class BlobCredentials:
 
 
 def connect(address: BlobAddress, credentials: BlobCredentials) -> AzureStore:
-    """Return the library's store at an address; it trusts the CA bundle that requests does."""
+    """Return the library's store at an address."""
     from obstore.store import AzureStore
 
-    bundle = Path(ca_bundle())
-    # The library takes no folder of certificates; it then trusts the system's.
-    trusted = {"root_certificate": bundle.read_bytes()} if bundle.is_file() else {}
     return AzureStore(
         address.container,
         prefix=address.prefix or None,
         account_name=address.account,
         endpoint=address.endpoint,
         credential_provider=credentials,
-        client_options=trusted,  # type: ignore[arg-type]  # of this one key
+        client_options=connection_options(),
     )
 
 

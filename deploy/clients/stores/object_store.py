@@ -1,7 +1,7 @@
 """A folder or an object store (Azure Blob, S3, Google Cloud Storage), through obstore.
 
 Credentials come from the environment (AWS_*, GOOGLE_*), which the library reads itself; those for
-Azure come from `deploy.clients.azure.blob`.
+Azure come from `deploy.clients.azure.blob`. What refusals of S3 mean is in `s3`.
 Source: obstore's documentation, "Stores" and "Authentication".
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import stat
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from deploy.cache import CHUNK
-from deploy.clients.stores.refusals import is_denial, is_taken, require_container
+from deploy.clients import backoff
+from deploy.clients.stores.refusals import (
+    DENIED,
+    Explanation,
+    explain,
+    is_taken,
+    is_undecided,
+    require_container,
+)
 from deploy.errors import StoreUnreachable, disk_full_error
 from deploy.text import hide_queries
 
@@ -26,7 +35,11 @@ if TYPE_CHECKING:
     import obstore
     import obstore.store
 
+READERS = 6
+"""How many ranges are read at the same time where the network is the limit."""
 _RANGE = 8 << 20
+_ATTEMPTS = 5
+_FAILED = Explanation("the model store failed", "check the address and the network, then run again")
 
 
 class ObjectStore:
@@ -37,6 +50,7 @@ class ObjectStore:
         location: Its path or URL; a login or a signature in it is never shown.
         folder: The folder of a local store. The first write creates it; reading creates nothing.
         readers: How many ranges of a large object are read at the same time.
+        explain: Returns what an error of the service means; None if it is not known.
     """
 
     def __init__(
@@ -45,20 +59,22 @@ class ObjectStore:
         location: str,
         folder: Path | None = None,
         readers: int = 1,
+        explain: Callable[[BaseException], Explanation | None] = explain,
     ) -> None:
         self._connect = connect
         self._folder = folder
         self._readers = readers
+        self._explain = explain
         self.location = hide_queries(location)
 
     @cached_property
     def _store(self) -> obstore.store.ObjectStore:
-        with _translate_errors(self.location):
+        with self._translate_errors():
             return self._connect()
 
     @property
     def _is_missing(self) -> bool:
-        with _translate_errors(self.location):
+        with self._translate_errors():
             return self._folder is not None and not self._folder.is_dir()
 
     def _refuse_special(self, name: str) -> None:
@@ -66,7 +82,7 @@ class ObjectStore:
         if self._folder is None:
             return
         with (
-            _translate_errors(f"{self.location}/{name}"),
+            self._translate_errors(name),
             suppress(FileNotFoundError, NotADirectoryError),
         ):
             mode = (self._folder / name).stat().st_mode
@@ -78,7 +94,7 @@ class ObjectStore:
 
         if self._is_missing:
             return None
-        with _translate_errors(f"{self.location}/{name}"):
+        with self._translate_errors(name):
             try:
                 return int(obstore.head(self._store, name)["size"])
             except FileNotFoundError as error:
@@ -86,32 +102,37 @@ class ObjectStore:
                 return None
 
     def read(self, name: str, limit: int) -> bytes | None:
-        chunks = self.stream(name)
-        if chunks is None:
+        found = self._find(name)
+        if found is None:
             return None
         data = b""
-        for chunk in chunks:
+        # Nothing is read ahead: whatever the size, the first bytes are enough.
+        for chunk in self._read_chunks(found, name, readers=1):
             data += chunk
             if len(data) > limit:
                 break
         return data[: limit + 1]
 
     def stream(self, name: str) -> Iterator[bytes] | None:
+        found = self._find(name)
+        return None if found is None else self._read_chunks(found, name, self._readers)
+
+    def _find(self, name: str) -> obstore.GetResult | None:
+        """Ask for an object, whose bytes arrive when they are read; None if there is none."""
         import obstore
 
         if self._is_missing:
             return None
         self._refuse_special(name)
-        with _translate_errors(f"{self.location}/{name}"):
+        with self._translate_errors(name):
             try:
-                found = obstore.get(self._store, name)
+                return obstore.get(self._store, name)
             except FileNotFoundError as error:
                 require_container(error, self.location)
                 return None
-        return self._read_chunks(found, name)
 
-    def _read_chunks(self, found: obstore.GetResult, name: str) -> Iterator[bytes]:
-        with _translate_errors(f"{self.location}/{name}"):
+    def _read_chunks(self, found: obstore.GetResult, name: str, readers: int) -> Iterator[bytes]:
+        with self._translate_errors(name):
             size = found.meta["size"]
             if size <= CHUNK:
                 yield bytes(found.bytes())
@@ -119,24 +140,24 @@ class ObjectStore:
             if self._folder is not None:
                 yield from self._read_ranges(name, size)
                 return
-            if self._readers > 1 and size >= 2 * _RANGE:
-                yield from self._read_ahead(name, size)
+            if readers > 1 and size >= 2 * _RANGE:
+                yield from self._read_ahead(name, size, readers)
                 return
             for chunk in found.stream(min_chunk_size=CHUNK):
                 yield bytes(chunk)
 
-    def _read_ahead(self, name: str, size: int) -> Iterator[bytes]:
+    def _read_ahead(self, name: str, size: int, readers: int) -> Iterator[bytes]:
         """Yield the bytes of a large object in ranges, of which some are read ahead.
 
         One connection does not use a fast network. A range that is cut is read again.
         """
         ahead: deque[Future[bytes]] = deque()
-        with ThreadPoolExecutor(self._readers) as pool:
+        with ThreadPoolExecutor(readers) as pool:
             try:
                 for start in range(0, size, _RANGE):
                     end = min(start + _RANGE, size)
                     ahead.append(pool.submit(self._read_range, name, start, end))
-                    if len(ahead) == self._readers:
+                    if len(ahead) == readers:
                         yield ahead.popleft().result()
                 while ahead:
                     yield ahead.popleft().result()
@@ -162,27 +183,32 @@ class ObjectStore:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with _translate_errors(f"{self.location}/{name}"):
-            try:
-                obstore.put(self._store, name, data, mode="create")
-            except PreconditionError:
-                return False
-            except AlreadyExistsError as error:
-                if not is_taken(error):
-                    raise
-                return False
-        return True
+        with self._translate_errors(name):
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    obstore.put(self._store, name, data, mode="create")
+                except PreconditionError:
+                    return False
+                except AlreadyExistsError as error:
+                    if is_taken(error):
+                        return False
+                    if attempt == _ATTEMPTS or not is_undecided(error):
+                        raise
+                else:
+                    return True
+                time.sleep(backoff.delay(attempt, "", retry_after_limit=0.0, backoff_limit=4.0))
+        raise AssertionError("unreachable")
 
     def replace(self, name: str, data: bytes) -> None:
         import obstore
 
-        with _translate_errors(f"{self.location}/{name}"):
+        with self._translate_errors(name):
             obstore.put(self._store, name, data)
 
     def upload(self, name: str, file: BinaryIO) -> None:
         import obstore
 
-        with _translate_errors(f"{self.location}/{name}"):
+        with self._translate_errors(name):
             obstore.put(self._store, name, file)
 
     def folders(self, prefix: str) -> list[str]:
@@ -190,44 +216,32 @@ class ObjectStore:
 
         if self._is_missing:
             return []
-        with _translate_errors(f"{self.location}/{prefix}"):
+        with self._translate_errors(prefix):
             found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
         return sorted(path.rsplit("/", 1)[-1] for path in found)
 
+    @contextmanager
+    def _translate_errors(self, name: str = "") -> Iterator[None]:
+        """Translate the library's errors; those of a name are on it."""
+        from obstore.exceptions import BaseError
 
-@contextmanager
-def _translate_errors(on: str) -> Iterator[None]:
-    from obstore.exceptions import BaseError
-
-    try:
-        yield
-    except PermissionError as error:
-        raise _denied_error(error, on) from error
-    except (BaseError, OSError) as error:
-        if _has_errno(errno.EACCES, error) or is_denial(error):
-            raise _denied_error(error, on) from error
-        require_container(error, on)
-        if any(_has_errno(number, error) for number in (errno.ENOSPC, errno.EDQUOT)):
-            raise disk_full_error(on) from error
-        raise StoreUnreachable(
-            "the model store failed",
-            on=on,
-            next="check the address and the network, then run again",
-            detail=first_line(error),
-        ) from error
+        on = f"{self.location}/{name}" if name else self.location
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            require_container(error, on)
+            if _has_errno(error, errno.ENOSPC, errno.EDQUOT):
+                raise disk_full_error(on) from error
+            denied = DENIED if _has_errno(error, errno.EACCES, errno.EPERM) else None
+            what, advice = denied or self._explain(error) or _FAILED
+            raise StoreUnreachable(what, on=on, next=advice, detail=first_line(error)) from error
 
 
-def _has_errno(number: int, error: Exception) -> bool:
+def _has_errno(error: Exception, *numbers: int) -> bool:
     """Return whether an error has a number of the operating system; the library has it as text."""
-    return getattr(error, "errno", None) == number or f"os error {number})" in str(error)
-
-
-def _denied_error(error: Exception, on: str) -> StoreUnreachable:
-    return StoreUnreachable(
-        "the model store refused the login or the permission",
-        on=on,
-        next="check the account's rights",
-        detail=first_line(error),
+    return any(
+        getattr(error, "errno", None) == number or f"os error {number})" in str(error)
+        for number in numbers
     )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from deploy.clients.stores.object_store import ObjectStore, first_line
+from deploy.clients.stores import s3
+from deploy.clients.stores.connections import connection_options
+from deploy.clients.stores.object_store import READERS, ObjectStore, first_line
+from deploy.clients.stores.refusals import explain
 from deploy.errors import SettingsInvalid
 from deploy.text import hide_queries
 
@@ -50,26 +54,36 @@ def open_store(location: str, base: Path) -> Store:
         base: The folder of the application.
 
     Raises:
-        SettingsInvalid: The path or the kind of the URL cannot be used.
+        SettingsInvalid: The path or the kind of the URL cannot be used, or variables of the login.
         StoreUnreachable: The store cannot be opened.
     """
+    if "://" in location:
+        return _open_service(location)
+    import obstore.store
+
+    try:
+        folder = (base / location).resolve()
+    except (ValueError, OSError) as error:
+        raise SettingsInvalid(
+            f"the model store's folder cannot be used: {error}",
+            on=repr(location),
+            next="correct `store` in [model]",
+        ) from error
+    return ObjectStore(lambda: obstore.store.LocalStore(folder, mkdir=True), str(folder), folder)
+
+
+def _open_service(location: str) -> Store:
+    """Open the store at a URL; no request is sent yet."""
     import obstore.store
     from obstore.exceptions import BaseError
 
-    if "://" not in location:
-        try:
-            folder = (base / location).resolve()
-        except (ValueError, OSError) as error:
-            raise SettingsInvalid(
-                f"the model store's folder cannot be used: {error}",
-                on=repr(location),
-                next="correct `store` in [model]",
-            ) from error
-        return ObjectStore(
-            lambda: obstore.store.LocalStore(folder, mkdir=True), str(folder), folder
-        )
+    is_s3 = s3.is_s3_location(location)
+    if is_s3:
+        s3.require_login(hide_queries(location), os.environ)
+    is_plain = s3.is_plain(os.environ) if is_s3 else location.startswith("http://")
+    options = connection_options(allow_http=is_plain)
     try:
-        store = obstore.store.from_url(location)
+        store = obstore.store.from_url(location, client_options=options)
     except (BaseError, ValueError) as error:
         raise SettingsInvalid(
             "the model store's URL cannot be used",
@@ -77,4 +91,6 @@ def open_store(location: str, base: Path) -> Store:
             next="see docs/03-models.md for the forms of a store",
             detail=first_line(error),
         ) from error
-    return ObjectStore(lambda: store, location)
+    return ObjectStore(
+        lambda: store, location, readers=READERS, explain=s3.explain if is_s3 else explain
+    )

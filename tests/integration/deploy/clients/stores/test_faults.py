@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import struct
 import threading
@@ -29,10 +30,12 @@ MANIFEST = "models/digits/1/manifest.json"
 HUGE = 100_000_000
 MUCH = 32 << 20
 """More than the buffers of both ends of a connection hold."""
+AHEAD = 48 << 20
+"""The ranges of an object that are read ahead."""
 
 
 class Bucket(BaseHTTPRequestHandler):
-    """The reading part of S3; `instead` has acts that replace the bytes of a name."""
+    """A part of S3; `instead` has acts that replace the answer for a name."""
 
     protocol_version = "HTTP/1.1"
     held: dict[str, bytes]
@@ -42,6 +45,10 @@ class Bucket(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Log nothing."""
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.do_GET()
 
     def do_GET(self) -> None:
         name = self.path.partition("?")[0].removeprefix("/bucket/prefix/")
@@ -53,24 +60,41 @@ class Bucket(BaseHTTPRequestHandler):
         else:
             self.say(404)
 
-    def say(self, status: int, data: bytes = b"", length: int | None = None) -> None:
-        """Send a response; the announced length can differ from the real one."""
+    def say(self, status: int, data: bytes = b"", length: int | None = None) -> int:
+        """Send a response, or the range of it that is asked for; return its announced length.
+
+        Args:
+            status: Its status.
+            data: The object's bytes.
+            length: The announced number of the object's bytes, if it is not the real one.
+        """
+        length = len(data) if length is None else length
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked and status == 200:
+            start, end = int(asked[1]), min(int(asked[2]) + 1, length)
+            status, data = 206, data[start:end]
         self.send_response(status)
         for header, value in (("ETag", '"1"'), ("Last-Modified", "Wed, 21 Oct 2026 07:28:00 GMT")):
             self.send_header(header, value)
-        self.send_header("Content-Length", str(len(data) if length is None else length))
+        if asked and status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{length}")
+            length = end - start
+        self.send_header("Content-Length", str(length))
         self.end_headers()
         self.wfile.write(data)
+        return length
 
 
 def send_huge(exchange: Bucket) -> None:
-    """Send a hundred megabytes of opening brackets."""
-    exchange.say(200, length=HUGE)
+    """Send a hundred megabytes of opening brackets, or a range of them."""
+    left = exchange.say(200, length=HUGE)
     exchange.close_connection = True
     with suppress(OSError):
-        while Bucket.sent < HUGE:
-            exchange.wfile.write(b"[" * 100_000)
-            Bucket.sent += 100_000
+        while left:
+            size = min(left, 100_000)
+            exchange.wfile.write(b"[" * size)
+            Bucket.sent += size
+            left -= size
 
 
 def break_connection(exchange: Bucket) -> None:
@@ -82,7 +106,21 @@ def break_connection(exchange: Bucket) -> None:
 
 def refuse_with(status: int) -> Callable[[Bucket], None]:
     """Return an act that refuses."""
-    return lambda exchange: exchange.say(status)
+
+    def refuse(exchange: Bucket) -> None:
+        exchange.say(status)
+
+    return refuse
+
+
+def refusal_body(code: str) -> bytes:
+    """Return the body of a refusal."""
+    return f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+
+
+def refuse_region(exchange: Bucket) -> None:
+    """Refuse a signature that names another region."""
+    exchange.say(400, refusal_body("AuthorizationHeaderMalformed"))
 
 
 @pytest.fixture
@@ -101,7 +139,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
     address = f"http://127.0.0.1:{server.server_address[1]}"
     for name, value in {
         "ENDPOINT_URL": address,
-        "ALLOW_HTTP": "true",
+        "METADATA_ENDPOINT": address,
         "REGION": "none",
         "ACCESS_KEY_ID": "ada",
         "SECRET_ACCESS_KEY": "x",
@@ -161,7 +199,7 @@ def test_weights_that_go_on_and_on_are_not_read_to_their_end(
     bucket.instead[weights(bucket)] = send_huge
     with pytest.raises(FileTampered, match="not the one that was published"):
         fetch_layer(resolve_version("digits", "1", store), store, cache, "/model")
-    assert 0 < bucket.sent < MUCH
+    assert 0 < bucket.sent < AHEAD + MUCH
     assert not cached_files(cache)
 
 
@@ -228,3 +266,38 @@ def test_a_transient_failure_is_retried(
     bucket.instead[name] = twice
     found = resolve_version("digits", "1", store)
     assert fetch_layer(found, store, cache, "/model").model == found
+
+
+@pytest.mark.parametrize("act", [refuse_with(301), refuse_region], ids=["301", "400"])
+def test_another_region_is_told(
+    bucket: type[Bucket], store: Store, act: Callable[[Bucket], None]
+) -> None:
+    """Amazon's service redirects without an address, or refuses the signature."""
+    bucket.instead["a"] = act
+    with pytest.raises(StoreUnreachable, match="in another region") as caught:
+        store.read("a", 1)
+    assert "AWS_REGION" in caught.value.next
+
+
+def test_a_login_that_is_nowhere_is_told(
+    bucket: type[Bucket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without keys the library asks for the identity of an instance, which there is not."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(StoreUnreachable, match="there is no login") as caught:
+        open_store("s3://bucket/prefix", tmp_path).read("a", 1)
+    assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in caught.value.next
+    assert bucket.asked == ["/latest/api/token"]
+
+
+def test_a_conflict_of_two_writers_is_tried_again(bucket: type[Bucket], store: Store) -> None:
+    """Amazon's service does not say which of them was first; the next answer does."""
+
+    def conflict(exchange: Bucket) -> None:
+        first = bucket.asked.count("a") == 1
+        exchange.say(*((409, refusal_body("ConditionalRequestConflict")) if first else (412,)))
+
+    bucket.instead["a"] = conflict
+    assert not store.create("a", b"1")
+    assert bucket.asked == ["a", "a"]
