@@ -218,6 +218,28 @@ def lock(session: nox.Session) -> None:
         head + "".join(f"    {toml_string(pin)},\n" for pin in pins) + tail, encoding="utf-8"
     )
     export(session, "app/requirements.txt", "--only-group=app")
+    resolve_alone(session, "moto")
+
+
+def resolve_alone(session: nox.Session, name: str) -> None:
+    """Write the lock of a test's server, which shares no environment and no version with others."""
+    session.run(
+        "uv",
+        "pip",
+        "compile",
+        "-q",
+        "--no-config",
+        "--universal",
+        "--python-version=3.11",
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+        "--upgrade",
+        "-o",
+        f"locks/{name}.txt",
+        f"locks/{name}.in",
+        external=True,
+    )
 
 
 def export(session: nox.Session, target: str, *options: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 from collections.abc import Sequence
+from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
@@ -41,6 +42,20 @@ def make_certificate(name: str, hosts: Sequence[str] = (), authority: Pair | Non
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     signing = authority[0] if authority else key
     return key, builder.sign(signing, hashes.SHA256())
+
+
+def write_certificate(path: Path, pair: Pair) -> None:
+    """Write a certificate without its key."""
+    path.write_bytes(pair[1].public_bytes(serialization.Encoding.PEM))
+
+
+def write_pair(path: Path, pair: Pair) -> None:
+    """Write a key and its certificate into one file."""
+    pem = serialization.Encoding.PEM
+    key = pair[0].private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(key + pair[1].public_bytes(pem))
 
 
 def _general_name(host: str) -> x509.GeneralName:

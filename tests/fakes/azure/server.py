@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-
-from tests.fakes.azure.certificates import make_certificate
+from tests.fakes.azure.certificates import make_certificate, write_certificate, write_pair
 from tests.fakes.azure.stand_in import Cut, StandIn, make_asked
 
 
@@ -39,13 +37,10 @@ def serve(azure: StandIn, folder: Path, *hosts: str) -> Iterator[Served]:
         hosts: the names that its certificate is for.
     """
     authority = make_certificate("test authority")
-    key, certificate = make_certificate("azure.test", ["127.0.0.1", *hosts], authority)
-    pem = serialization.Encoding.PEM
     trusted = folder / "authority.pem"
-    trusted.write_bytes(authority[1].public_bytes(pem))
-    (folder / "server.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(pem)
+    write_certificate(trusted, authority)
+    write_pair(
+        folder / "server.pem", make_certificate("azure.test", ["127.0.0.1", *hosts], authority)
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem")

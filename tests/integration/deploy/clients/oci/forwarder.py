@@ -1,4 +1,4 @@
-"""A forwarder to a port that a test can close, open again, and let lose a response."""
+"""A forwarder to a port that a test can close, open again, and let lose or cut a response."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Forwarder:
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
         self._losing = False
+        self._bytes_left: int | None = None
         self.open()
 
     @property
@@ -49,6 +50,15 @@ class Forwarder:
         """Break the connection of the next response before it arrives."""
         self._losing = True
 
+    def cut_after(self, size: int) -> None:
+        """Break the connection on which a number of bytes of responses has arrived in all."""
+        self._bytes_left = size
+
+    @property
+    def has_cut(self) -> bool:
+        """Whether the connection that `cut_after` announced was broken."""
+        return self._bytes_left is None
+
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
@@ -63,12 +73,19 @@ class Forwarder:
     def _pass(self, source: socket.socket, sink: socket.socket, *, back: bool = False) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                if back and self._losing:
+                if back and (self._losing or self._is_cut(len(data))):
                     self._losing = False
                     break
                 sink.sendall(data)
         _end(source)
         _end(sink)
+
+    def _is_cut(self, size: int) -> bool:
+        """Count bytes of responses; return whether they are the last ones before the cut."""
+        if self._bytes_left is None:
+            return False
+        self._bytes_left = None if size >= self._bytes_left else self._bytes_left - size
+        return self._bytes_left is None
 
 
 def _end(connection: socket.socket) -> None:
