@@ -10,6 +10,8 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from deploy.clients.azure import roles
 from deploy.clients.azure.assertions import claims_of
@@ -19,6 +21,9 @@ from deploy.clients.azure.identity import Identity, Token, seconds_to_renewal
 from deploy.clients.oci.credentials import Login
 from deploy.clients.oci.responses import parse_token
 from deploy.errors import RegistryDenied
+
+if TYPE_CHECKING:
+    import requests
 
 RESOURCE = "https://containerregistry.azure.net"
 USER = "00000000-0000-0000-0000-000000000000"
@@ -43,7 +48,7 @@ def is_registry(host: str, identity: Identity) -> bool:
 
 
 class RegistryLogin:
-    """The login to a registry, renewed five minutes before its end.
+    """The login to a registry, renewed five minutes before its end, or when it is refused.
 
     Args:
         host: The registry.
@@ -73,6 +78,17 @@ class RegistryLogin:
                     return None
             return self._login
 
+    def renew(self, refused: str) -> Login | None:
+        """Return another login than one whose password was refused before its end.
+
+        Raises:
+            RegistryDenied: The identity or the exchange was refused.
+        """
+        with self._lock:
+            if self._login and self._login.password == refused:
+                self._login = None
+        return self()
+
     def _exchange(self) -> None:
         service = self._service()
         token = self._identity.token(RESOURCE)
@@ -84,7 +100,7 @@ class RegistryLogin:
             raise self._refusal("the registry does not accept the identity", self.advise("PUT", ""))
         now = self._now()
         lifetime = float(claims_of(answer).get("exp", now + _HOUR)) - now
-        self._login = Login(USER, answer, self.advise)
+        self._login = Login(USER, answer, self.advise, partial(self.renew, answer))
         self._renew_at = now + seconds_to_renewal(lifetime)
 
     def granted_actions(self, repository: str) -> frozenset[str]:
@@ -96,8 +112,17 @@ class RegistryLogin:
         login = self()
         if login is None:
             return frozenset()
+        response = self._ask_for_access(login, repository)
+        if response.status_code == 401:
+            another = self.renew(login.password)
+            response = self._ask_for_access(another, repository) if another else response
+        access = claims_of(parse_token(response) or "").get("access") or ()
+        return frozenset(action for one in access for action in one.get("actions") or ())
+
+    def _ask_for_access(self, login: Login, repository: str) -> requests.Response:
+        """Return the answer to a request for a token that may pull and push."""
         with as_error_of(RegistryDenied):
-            response = self._identity.http.send(
+            return self._identity.http.send(
                 "GET",
                 f"https://{self._host}/oauth2/token",
                 params={
@@ -106,8 +131,6 @@ class RegistryLogin:
                 },
                 headers={"Authorization": login.authorization},
             )
-        access = claims_of(parse_token(response) or "").get("access") or ()
-        return frozenset(action for one in access for action in one.get("actions") or ())
 
     def _service(self) -> str:
         """Return the name by which the registry's login service knows the registry."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CLIENT = "twinship"
 _OK = 200
+_REFUSED = 401
 
 
 class Send(Protocol):
@@ -114,19 +115,12 @@ class RegistryAuth:
         Raises:
             RegistryDenied: The service gave none, or would be reached without encryption.
         """
-        origin = self._require_private(realm)
         # One parameter for each repository: a mount has two.
         scopes = (scope or challenge.get("scope", "")).split()
-        method, headers, options = self._token_request(challenge.get("service", ""), scopes)
-
-        def check(url: str) -> None:
-            if find_origin(url) != origin:
-                raise _login_error("the registry's login service redirects to another server", url)
-            prepare_redirect(options)
-
-        response = follow(
-            method, realm, lambda url: self._send(method, url, headers, options), check
-        )
+        service = challenge.get("service", "")
+        method, response = self._ask_for_token(realm, service, scopes)
+        if response.status_code == _REFUSED and self._renew_login():
+            method, response = self._ask_for_token(realm, service, scopes)
         if response.status_code != _OK:
             raise self.refusal_error(response, method)
         token = parse_token(response)
@@ -137,6 +131,31 @@ class RegistryAuth:
                 next="check the address of the registry",
             )
         return token
+
+    def _ask_for_token(
+        self, realm: str, service: str, scopes: list[str]
+    ) -> tuple[str, requests.Response]:
+        """Return the method of a request for a token with the present login, and the response."""
+        origin = self._require_private(realm)
+        method, headers, options = self._token_request(service, scopes)
+
+        def check(url: str) -> None:
+            if find_origin(url) != origin:
+                raise _login_error("the registry's login service redirects to another server", url)
+            prepare_redirect(options)
+
+        return method, follow(
+            method, realm, lambda url: self._send(method, url, headers, options), check
+        )
+
+    def _renew_login(self) -> bool:
+        """Replace a login that was refused before its end; return whether there is another."""
+        renew = self._login.renew if self._login else None
+        another = renew() if renew else None
+        if another is None:
+            return False
+        self._login = another
+        return True
 
     def _require_private(self, realm: str) -> Origin:
         """Refuse a login service without HTTPS, unless it and the registry are on this machine."""

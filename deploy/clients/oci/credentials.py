@@ -32,11 +32,14 @@ class Login:
         password: The password.
         advise: Returns what to do when the registry refuses a request with this login, from the
             HTTP method and the registry's own messages; None for the usual advice.
+        renew: Returns another login in place of this one, which was refused before its end, or
+            None; None if there is no other.
     """
 
     user: str
     password: str
     advise: Callable[[str, str], str] | None = field(default=None, compare=False)
+    renew: Callable[[], Login | None] | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return "Login(…)"

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
 import pytest
+import requests
 
 from deploy.clients.azure.registry import USER, RegistryLogin, is_registry
 from deploy.clients.azure.sources import Account
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.credentials import Login
 from deploy.errors import RegistryDenied
+from tests.fakes import web
 from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on
-from tests.fakes.azure.stand_in import OBJECT, REGISTRY, StandIn
+from tests.fakes.azure.stand_in import OBJECT, REGISTRY, StandIn, asked_of
+from tests.fakes.web import FakeWeb
 
 RESOURCE = "https://containerregistry.azure.net"
+DIGEST = "sha256:" + "0" * 64
 
 
 def login_to(azure: StandIn) -> RegistryLogin:
@@ -97,6 +102,70 @@ def test_a_revoked_token_is_replaced(azure: StandIn) -> None:
     azure.revoked.add(identity.token(RESOURCE).value)
     assert RegistryLogin(REGISTRY, identity)() is not None
     assert azure.tokens_issued(RESOURCE) == 2
+
+
+def client_of(azure: StandIn, monkeypatch: pytest.MonkeyPatch) -> HttpRegistry:
+    """Return a client of the stand-in's registry, which the identity logs in."""
+    FakeWeb(monkeypatch).servers = {f"https://{REGISTRY}": partial(answer_by, azure)}
+    return HttpRegistry(REGISTRY, login_to(azure))
+
+
+def answer_by(azure: StandIn, request: requests.PreparedRequest) -> web.Answer:
+    """Return the stand-in's answer to a request of the registry's client."""
+    found = azure.answer(asked_of(request))
+    return web.Answer(found.status, found.headers, found.data)
+
+
+def exchanges(azure: StandIn) -> int:
+    """Return how many tokens were exchanged."""
+    return [one.path for one in azure.asked].count("/oauth2/exchange")
+
+
+def test_a_login_that_is_refused_before_its_end_is_renewed(
+    azure: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It happens once, for this request and for later ones."""
+    client = client_of(azure, monkeypatch)
+    assert client.has_blob("shop", DIGEST)
+    azure.revoked |= set(azure.signer.signed)
+    assert client.has_blob("shop", DIGEST)
+    assert client.has_blob("other", DIGEST)
+    # The first of the new ones was with the identity's token, which was revoked as well.
+    assert exchanges(azure) == 3
+
+
+def test_a_login_that_is_refused_again_is_an_error(
+    azure: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One exchange more is tried, and no third."""
+    client = client_of(azure, monkeypatch)
+    accepts = azure.accepts
+    monkeypatch.setattr(azure, "accepts", lambda token, of: of != REGISTRY and accepts(token, of))
+    with pytest.raises(RegistryDenied) as caught:
+        client.has_blob("shop", DIGEST)
+    assert '--role "AcrPull"' in caught.value.next
+    assert exchanges(azure) == 2
+
+
+def test_a_login_is_renewed_once_for_all_that_were_refused(azure: StandIn) -> None:
+    """Uploads of several layers are refused at the same time."""
+    login = login_to(azure)
+    first = login()
+    assert first is not None
+    assert first.renew is not None
+    second = first.renew()
+    assert second not in (None, first)
+    assert first.renew() is second
+    assert exchanges(azure) == 2
+
+
+def test_the_actions_that_are_granted_are_asked_with_another_login(azure: StandIn) -> None:
+    """One that was refused grants nothing, which is no missing role."""
+    login = login_to(azure)
+    first = login()
+    assert first is not None
+    azure.revoked.add(first.password)
+    assert login.granted_actions("shop") == {"pull", "push"}
 
 
 def test_an_identity_without_a_role_is_told_which(azure: StandIn) -> None:
