@@ -11,6 +11,8 @@ from deploy.errors import StoreUnreachable
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
 
+_TIMEOUT = "2m"
+"""For a request with its body: a part of an upload may be slow, but not without end."""
 _PEM = b"-----BEGIN CERTIFICATE-----"
 _HASHED_NAMES = "*.[0-9]"
 """The names by which OpenSSL finds certificates in a folder."""
@@ -27,7 +29,7 @@ def connection_options(*, allow_http: bool = False) -> ClientConfig:
     Raises:
         StoreUnreachable: The CA bundle cannot be read.
     """
-    options: ClientConfig = {"allow_http": allow_http}
+    options: ClientConfig = {"allow_http": allow_http, "timeout": _TIMEOUT}
     bundle = ca_bundle()
     if bundle:
         options["root_certificate"] = _read_certificates(Path(bundle))

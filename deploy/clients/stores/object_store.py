@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 READERS = 6
 """How many ranges are read at the same time where the network is the limit."""
+_WRITERS = 4
+"""How many parts of a large file are sent at the same time; of many, each would be slow."""
 _RANGE = 8 << 20
 _ATTEMPTS = 5
 _FAILED = Explanation("the model store failed", "check the address and the network, then run again")
@@ -209,7 +211,7 @@ class ObjectStore:
         import obstore
 
         with self._translate_errors(name):
-            obstore.put(self._store, name, file)
+            obstore.put(self._store, name, file, max_concurrency=_WRITERS)
 
     def folders(self, prefix: str) -> list[str]:
         import obstore
