@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import venv
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,19 +143,25 @@ def run_moto(folder: Path, *, tls: bool = True) -> Iterator[MotoServer]:
         text=True,
     ) as process:
         assert process.stderr is not None
-        log: list[str] = []
-        url = ""
-        for line in process.stderr:
-            log.append(line)
-            if found := re.search(r"Running on (\S+)", line):
-                url = found[1]
-                break
-        assert url, "".join(log)
-        drain = threading.Thread(target=log.extend, args=(process.stderr,))
-        drain.start()
-        yield MotoServer(url, authority)
-        process.terminate()
-        drain.join()
+        drain = threading.Thread(target=deque, args=(process.stderr, 0))
+        try:
+            url = _find_url(process.stderr)
+            drain.start()
+            yield MotoServer(url, authority)
+        finally:
+            process.terminate()
+            if drain.is_alive():
+                drain.join()
+
+
+def _find_url(log: Iterable[str]) -> str:
+    """Return the address that the server writes into its log once it listens."""
+    lines = []
+    for line in log:
+        lines.append(line)
+        if found := re.search(r"Running on (\S+)", line):
+            return found[1]
+    raise AssertionError("".join(lines))
 
 
 def _write_certificates(folder: Path) -> Path:
@@ -172,7 +179,8 @@ def _install() -> Path:
     with _FOLDER.with_suffix(".lock").open("w") as lock:
         # Several processes run a session's tests.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (synced.is_file() and synced.read_bytes() == LOCK.read_bytes()):
+        is_synced = synced.is_file() and synced.read_bytes() == LOCK.read_bytes()
+        if not (is_synced and python.exists()):
             venv.create(_FOLDER, clear=True)
             pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
             done = subprocess.run(

@@ -126,6 +126,21 @@ def test_a_part_of_the_tests_runs_on_a_second_engine(
     assert all((ROOT / path).exists() for path in noxfile["SECOND_ENGINE"][name])
 
 
+def test_the_server_of_s3_has_a_lock_of_its_own() -> None:
+    """It has what is asked for, by hash, and is in no other."""
+    asked = {
+        line
+        for line in (ROOT / "locks" / "moto.in").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    }
+    locks = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "locks").glob("*.txt")}
+    own = locks.pop("moto")
+    found = {line.partition(" ")[0] for line in own.splitlines() if line.endswith("\\")}
+    assert {line.replace("[s3]", "") for line in asked} <= found
+    assert "--hash=sha256:" in own
+    assert [name for name, text in locks.items() if "moto==" in text] == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stage_ends_by_itself_when_only_nox_gets_the_signal(
     tmp_path: Path, number: signal.Signals
