@@ -8,6 +8,7 @@ Source: obstore's documentation, "Stores" and "Authentication".
 from __future__ import annotations
 
 import errno
+import re
 import stat
 import time
 from collections import deque
@@ -41,6 +42,7 @@ _WRITERS = 4
 """How many parts of a large file are sent at the same time; of many, each would be slow."""
 _RANGE = 8 << 20
 _ATTEMPTS = 5
+_CAUSE = re.compile(r'\b(?:error|message): "([^"]+)"')
 _FAILED = Explanation("the model store failed", "check the address and the network, then run again")
 
 
@@ -248,9 +250,11 @@ def _has_errno(error: Exception, *numbers: int) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of the library's message; the rest is its debug output.
+    """Return the first line of the library's message, and the cause in its debug output below.
 
-    It can have URLs with the store's login or signature, which are left out.
+    They can have URLs with the store's login or signature, which are left out.
     """
-    lines = hide_queries(str(error)).strip().splitlines()
-    return f"  {lines[0] if lines else type(error).__name__}"
+    text = hide_queries(str(error)).strip()
+    first = text.partition("\n")[0] or type(error).__name__
+    causes = _CAUSE.findall(text)
+    return f"  {first}: {causes[-1]}" if causes and causes[-1] not in first else f"  {first}"

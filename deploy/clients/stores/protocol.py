@@ -79,7 +79,7 @@ def _open_service(location: str) -> Store:
 
     is_s3 = s3.is_s3_location(location)
     if is_s3:
-        s3.require_login(hide_queries(location), os.environ)
+        s3.require_usable(hide_queries(location), os.environ)
     is_plain = s3.is_plain(os.environ) if is_s3 else location.startswith("http://")
     options = connection_options(allow_http=is_plain)
     try:

@@ -18,6 +18,8 @@ from deploy.errors import SettingsInvalid
 _SCHEMES = frozenset({"s3", "s3a"})
 _HOSTS = (".amazonaws.com", ".r2.cloudflarestorage.com")
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_OTHERS = ("AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION")
+_SENDABLE = re.compile(r"[!-~]+")
 _IDENTITIES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
@@ -64,23 +66,31 @@ def is_s3_location(location: str) -> bool:
     return parts.scheme in _SCHEMES or (parts.hostname or "").endswith(_HOSTS)
 
 
-def require_login(location: str, environ: Mapping[str, str]) -> None:
-    """Refuse variables that are no login, before a request is sent without one.
+def require_usable(location: str, environ: Mapping[str, str]) -> None:
+    """Refuse variables with which no request can succeed; with some, the library would abort.
 
     Args:
         location: The store.
         environ: The environment of the process.
 
     Raises:
-        SettingsInvalid: A key is missing or empty, or only a profile is named.
+        SettingsInvalid: A variable is empty or malformed, a key is missing, or only a profile is
+            named.
     """
-    missing = [name for name in _KEYS if not environ.get(name)]
-    if missing and any(name in environ for name in _KEYS):
-        raise SettingsInvalid(
-            f"the environment variable {missing[0]} is not set",
-            on=location,
-            next=f"set {missing[0]}, or unset both keys to log in by an identity",
-        )
+    for name in (*_KEYS, *_OTHERS, *_ENDPOINTS):
+        value = environ.get(name)
+        if value is not None and not _SENDABLE.fullmatch(value):
+            reason = (
+                "has a space, a line break or a letter of another alphabet" if value else "is empty"
+            )
+            raise _unusable(name, reason, location, f"set {name} again, or unset it")
+    for name in _ENDPOINTS:
+        if name in environ and not _is_url(environ[name]):
+            raise _unusable(name, "is no URL", location, "write it as https://HOST:PORT")
+    missing = [name for name in _KEYS if name not in environ]
+    if len(missing) == 1:
+        cure = f"set {missing[0]}, or unset both keys to log in by an identity"
+        raise _unusable(missing[0], "is not set", location, cure)
     profile = environ.get("AWS_PROFILE")
     if missing and profile and not any(environ.get(name) for name in _IDENTITIES):
         raise SettingsInvalid(
@@ -88,6 +98,19 @@ def require_login(location: str, environ: Mapping[str, str]) -> None:
             on=location,
             next=_SET_KEYS.format(profile),
         )
+
+
+def _unusable(name: str, reason: str, location: str, cure: str) -> SettingsInvalid:
+    return SettingsInvalid(f"the environment variable {name} {reason}", on=location, next=cure)
+
+
+def _is_url(text: str) -> bool:
+    parts = urlsplit(text)
+    try:
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def is_plain(environ: Mapping[str, str]) -> bool:

@@ -235,6 +235,17 @@ def test_the_messages_of_the_library_have_no_login() -> None:
     assert "account.blob.core.windows.net" in caught.value.detail
 
 
+def test_the_cause_of_a_failed_connection_is_shown(tmp_path: Path) -> None:
+    """The first line of the library says that there was one, and no more."""
+
+    def connect() -> NoReturn:
+        raise OSError('error sending request\n\nDebug source: Os { message: "Connection refused" }')
+
+    with pytest.raises(StoreUnreachable) as caught:
+        ObjectStore(connect, str(tmp_path)).create("a", b"")
+    assert caught.value.detail == "  error sending request: Connection refused"
+
+
 def test_a_url_of_another_kind_is_refused_without_its_login(tmp_path: Path) -> None:
     """The error has the rest of the URL."""
     with pytest.raises(SettingsInvalid) as caught:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.clients.stores.protocol import open_store
-from deploy.clients.stores.s3 import explain, is_plain, is_s3_location, require_login
+from deploy.clients.stores.s3 import explain, is_plain, is_s3_location, require_usable
 from deploy.errors import SettingsInvalid
 
 KEYS = {"AWS_ACCESS_KEY_ID": "ada", "AWS_SECRET_ACCESS_KEY": "hunter2"}
@@ -48,32 +48,49 @@ def test_locations_elsewhere(location: str) -> None:
 )
 def test_logins_that_the_library_finds(environ: dict[str, str]) -> None:
     """Keys come first; without any it asks for the identity of the instance."""
-    require_login("s3://bucket", environ)
+    require_usable("s3://bucket", environ)
+
+
+def refusal_of(environ: dict[str, str]) -> SettingsInvalid:
+    """Return the error of variables; it shows none of their values."""
+    with pytest.raises(SettingsInvalid) as caught:
+        require_usable("s3://bucket", environ)
+    assert "hunter2" not in f"{caught.value}{caught.value.next}"
+    return caught.value
 
 
 @pytest.mark.parametrize("missing", sorted(KEYS))
-@pytest.mark.parametrize("value", [None, ""])
-def test_a_key_that_is_missing_or_empty_is_told(missing: str, value: str | None) -> None:
-    """A CI system sets a variable of a secret that does not exist to nothing."""
-    environ = {name: key for name, key in KEYS.items() if name != missing}
-    if value is not None:
-        environ[missing] = value
-    with pytest.raises(SettingsInvalid, match=f"{missing} is not set") as caught:
-        require_login("s3://bucket", environ)
-    assert "hunter2" not in f"{caught.value}{caught.value.next}"
+def test_a_key_that_is_missing_is_told(missing: str) -> None:
+    """Half a login is none."""
+    error = refusal_of({name: key for name, key in KEYS.items() if name != missing})
+    assert error.what == f"the environment variable {missing} is not set"
 
 
-def test_two_empty_keys_are_no_login() -> None:
-    """The library would sign with them."""
-    with pytest.raises(SettingsInvalid, match="AWS_ACCESS_KEY_ID is not set"):
-        require_login("s3://bucket", dict.fromkeys(KEYS, ""))
+@pytest.mark.parametrize("name", [*KEYS, "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL"])
+@pytest.mark.parametrize(
+    ("value", "words"), [("", "is empty"), ("hunter2\n", "line break"), ("schlüssel", "alphabet")]
+)
+def test_a_value_that_cannot_be_sent_is_told(name: str, value: str, words: str) -> None:
+    """A CI system sets the variable of a missing secret to nothing; a file has a line break."""
+    error = refusal_of({**KEYS, name: value})
+    assert name in error.what
+    assert words in error.what
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"])
+@pytest.mark.parametrize("value", ["minio:9000", "minio", "https://", "https://minio:99999"])
+def test_an_endpoint_that_is_no_url_is_told(name: str, value: str) -> None:
+    """The library ends the process there."""
+    error = refusal_of({**KEYS, name: value})
+    assert error.what == f"the environment variable {name} is no URL"
+    assert "https://HOST:PORT" in error.next
 
 
 def test_a_profile_is_told_to_become_keys() -> None:
     """The library reads none; without this it would ask for another identity."""
-    with pytest.raises(SettingsInvalid, match="AWS_PROFILE") as caught:
-        require_login("s3://bucket", {"AWS_PROFILE": "work"})
-    assert "aws configure export-credentials --profile work --format env" in caught.value.next
+    error = refusal_of({"AWS_PROFILE": "work"})
+    assert "AWS_PROFILE" in error.what
+    assert "aws configure export-credentials --profile work --format env" in error.next
 
 
 @pytest.mark.parametrize(
@@ -83,7 +100,7 @@ def test_a_profile_is_told_to_become_keys() -> None:
         ({"AWS_ENDPOINT_URL": "https://minio.example"}, False),
         ({"AWS_ENDPOINT_URL": "HTTP://127.0.0.1:9000"}, True),
         ({"AWS_ENDPOINT_URL_S3": "https://a", "AWS_ENDPOINT_URL": "http://b"}, False),
-        ({"AWS_ENDPOINT_URL_S3": "", "AWS_ENDPOINT": "http://b"}, True),
+        ({"AWS_ENDPOINT": "http://b"}, True),
     ],
 )
 def test_a_plain_endpoint_is_one_that_says_so(environ: dict[str, str], expected: bool) -> None:
