@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from deploy.clients.azure import roles
 from deploy.clients.azure.errors import AzureError
 from deploy.clients.azure.identity import Identity
-from deploy.clients.stores.connections import connection_options
+from deploy.clients.stores.connections import connection_options, is_url
 from deploy.clients.stores.object_store import READERS, ObjectStore
 from deploy.clients.stores.refusals import code_of, is_denial, is_login_refused
 from deploy.errors import SettingsInvalid, StoreUnreachable
@@ -95,8 +95,8 @@ def find_address(location: str, identity: Identity, environ: Mapping[str, str]) 
         container, _, prefix = parts.path.strip("/").partition("/")
     else:
         # abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX, or az://CONTAINER/PREFIX
-        named = environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
-        account = _account_in(host, identity) if parts.username else named
+        usual = environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+        account = _account_in(host, identity) if parts.username else usual
         container = parts.username or host
         prefix = parts.path.strip("/")
     if not (account and container):
@@ -104,9 +104,14 @@ def find_address(location: str, identity: Identity, environ: Mapping[str, str]) 
         raise SettingsInvalid(
             f"the model store's URL has no {lacking}", on=hide_queries(location), next=_LOCATION
         )
-    endpoint = environ.get("AZURE_STORAGE_ENDPOINT") or (
-        f"https://{account}.blob.{identity.cloud.storage_suffix}"
-    )
+    named = environ.get("AZURE_STORAGE_ENDPOINT")
+    if named and not is_url(named, "https"):
+        raise SettingsInvalid(
+            "the environment variable AZURE_STORAGE_ENDPOINT is no URL with https",
+            on=hide_queries(location),
+            next="write it as https://HOST, or unset it",
+        )
+    endpoint = named or f"https://{account}.blob.{identity.cloud.storage_suffix}"
     return BlobAddress(account, container, prefix, endpoint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from deploy.clients.network import ca_bundle
 from deploy.errors import StoreUnreachable
@@ -34,6 +35,21 @@ def connection_options(*, allow_http: bool = False) -> ClientConfig:
     if bundle:
         options["root_certificate"] = _read_certificates(Path(bundle))
     return options
+
+
+def is_url(text: str, *schemes: str) -> bool:
+    """Return whether a text is a URL with a host and one of some schemes; others end the library.
+
+    Args:
+        text: The text.
+        schemes: The schemes.
+    """
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in schemes and bool(parts.hostname)
 
 
 def _read_certificates(bundle: Path) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from deploy.clients.stores import refusals
+from deploy.clients.stores.connections import is_url
 from deploy.clients.stores.refusals import DENIED, Explanation, code_of, is_denial
 from deploy.errors import SettingsInvalid
 
@@ -85,7 +86,7 @@ def require_usable(location: str, environ: Mapping[str, str]) -> None:
             )
             raise _unusable(name, reason, location, f"set {name} again, or unset it")
     for name in _ENDPOINTS:
-        if name in environ and not _is_url(environ[name]):
+        if name in environ and not is_url(environ[name], "http", "https"):
             raise _unusable(name, "is no URL", location, "write it as https://HOST:PORT")
     missing = [name for name in _KEYS if name not in environ]
     if len(missing) == 1:
@@ -102,15 +103,6 @@ def require_usable(location: str, environ: Mapping[str, str]) -> None:
 
 def _unusable(name: str, reason: str, location: str, cure: str) -> SettingsInvalid:
     return SettingsInvalid(f"the environment variable {name} {reason}", on=location, next=cure)
-
-
-def _is_url(text: str) -> bool:
-    parts = urlsplit(text)
-    try:
-        _ = parts.port
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def is_plain(environ: Mapping[str, str]) -> bool:

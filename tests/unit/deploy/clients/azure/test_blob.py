@@ -75,6 +75,14 @@ def test_locations_that_cannot_be_used(azure: StandIn, location: str, what: str)
         find_address(location, identity_on(azure, {}), {})
 
 
+@pytest.mark.parametrize("endpoint", ["minio:9000", "http://minio", "https://", "https://a:x"])
+def test_an_endpoint_that_is_no_url_with_https_is_told(azure: StandIn, endpoint: str) -> None:
+    """The library ends the process at some, and sends no token without TLS."""
+    environ = {**NAMED, "AZURE_STORAGE_ENDPOINT": endpoint}
+    with pytest.raises(SettingsInvalid, match="AZURE_STORAGE_ENDPOINT is no URL with https"):
+        find_address("az://models", identity_on(azure, {}), environ)
+
+
 @pytest.mark.parametrize("location", [f"{PUBLIC}/?sv=1&sig=hunter2", "az://models?sig=hunter2"])
 def test_a_signature_in_a_location_is_not_shown(azure: StandIn, location: str) -> None:
     """A URL that was copied from the portal has one."""
