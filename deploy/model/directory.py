@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,7 +34,8 @@ def list_directory(directory: Path, named: Collection[str]) -> Listing:
         named: The paths of files and folders that are published even if they are hidden.
 
     Raises:
-        ManifestInvalid: There is something other than plain files and folders.
+        ManifestInvalid: There is something other than plain files and folders, or a name is not
+            UTF-8.
     """
     files: list[str] = []
     left_out: list[str] = []
@@ -45,6 +47,7 @@ def list_directory(directory: Path, named: Collection[str]) -> Listing:
                 left_out.append(f"{relative}/" if path.is_dir() else str(relative))
                 continue
             _require_plain(path)
+            _require_text(path)
             if path.is_dir():
                 waiting.append(path)
             elif relative.as_posix() != AUTHORS_FILE:
@@ -62,6 +65,17 @@ def _is_left_out(path: str, named: Collection[str]) -> bool:
 def is_below(path: str, folder: str) -> bool:
     """Return whether a path is that of a folder or file, or is below it."""
     return f"{path}/".startswith(f"{folder}/")
+
+
+def _require_text(path: Path) -> None:
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise ManifestInvalid(
+            "a file's name is not UTF-8",
+            on=os.fsencode(path).decode(errors="backslashreplace"),
+            next="rename it",
+        ) from error
 
 
 def _require_plain(path: Path) -> None:

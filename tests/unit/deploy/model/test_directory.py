@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def test_hidden_files_that_are_named_are_published(
     found = list_directory(directory, {named})
     assert set(found.files) == {"a/deep/er.bin", "model.onnx", *more}
     assert found.left_out == left_out
+
+
+def test_a_name_that_is_not_utf8_is_refused(directory: Path) -> None:
+    """No manifest can have it."""
+    (directory / os.fsdecode(b"caf\xe9.txt")).touch()
+    with pytest.raises(ManifestInvalid, match="name is not UTF-8") as caught:
+        list_directory(directory, ())
+    assert caught.value.on == f"{directory}/caf\\xe9.txt"
+    assert caught.value.next == "rename it"
 
 
 def test_a_hidden_link_is_left_out_and_another_is_refused(directory: Path) -> None:
