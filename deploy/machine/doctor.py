@@ -98,11 +98,12 @@ def _base_image_check(engine: Engine, build: ImageBuild) -> Check:
 
 
 def _registry_check(address: str, host: Host) -> Check:
-    if host.registry_answers(address):
+    problem = host.find_registry_problem(address)
+    if problem is None:
         return Check("registry", address)
     if is_loopback(address):
         return Check("registry", "", f"`invoke up` starts one on {address}")
-    return Check("registry", "", f"make sure that {address} can be reached from here")
+    return Check("registry", "", f"{address}: {problem.what}; {problem.next}")
 
 
 def _cluster_check(address: ClusterAddress, host: Host) -> Check:

@@ -9,7 +9,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -118,10 +117,18 @@ def connect_cluster(
 
 def registry_answers(address: str, retry_policy: RetryPolicy = _ONE_ATTEMPT) -> bool:
     """Return whether an OCI registry answers there; a connection without an answer is none."""
-    with suppress(RegistryError):
+    return find_registry_problem(address, retry_policy) is None
+
+
+def find_registry_problem(
+    address: str, retry_policy: RetryPolicy = _ONE_ATTEMPT
+) -> RegistryError | None:
+    """Return why no OCI registry answers there, or None if one does."""
+    try:
         HttpRegistry(address, retry_policy=retry_policy).ping()
-        return True
-    return False
+    except RegistryError as error:
+        return error
+    return None
 
 
 def engine_platform(host: Host) -> str:
@@ -211,7 +218,7 @@ class Host:
     Attributes:
         connect_engine: returns the engine, or raises EngineUnavailable or EngineDenied.
         system: the operating system.
-        registry_answers: returns whether an OCI registry answers at an address.
+        find_registry_problem: returns why no OCI registry answers at an address, or None.
         require_free_port: raises PortTaken if another program listens on a port.
         connect_cluster: returns a namespace of a cluster, or raises ClusterError.
         find_engine_address: returns which engine is used, or raises SettingsInvalid.
@@ -220,11 +227,15 @@ class Host:
 
     connect_engine: Callable[[], Engine] = connect_engine
     system: OperatingSystem = debian
-    registry_answers: Callable[[str], bool] = registry_answers
+    find_registry_problem: Callable[[str], RegistryError | None] = find_registry_problem
     require_free_port: Callable[[str, int], None] = require_free_port
     connect_cluster: ConnectCluster = connect_cluster
     find_engine_address: Callable[[], EngineAddress] = find_engine_address
     send: http.SendOnce = http.send
+
+    def registry_answers(self, address: str) -> bool:
+        """Return whether an OCI registry answers at an address."""
+        return self.find_registry_problem(address) is None
 
     def with_identity(self, identity: Identity) -> Host:
         """Return this machine with an identity that logs in to clusters on AKS."""

@@ -8,7 +8,15 @@ from pathlib import Path
 from deploy.clients.azure.identity import Identity
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.kubernetes.protocol import Cluster
-from deploy.errors import ClusterUnknown, EngineDenied, EngineUnavailable, PartMissing, PortTaken
+from deploy.errors import (
+    ClusterUnknown,
+    EngineDenied,
+    EngineUnavailable,
+    PartMissing,
+    PortTaken,
+    RegistryError,
+    RegistryUnreachable,
+)
 from deploy.machine.host import Host
 from deploy.machine.services import SERVICE_LABEL
 from deploy.settings.image import DEBIAN
@@ -55,7 +63,7 @@ class MemoryMachine:
         return Host(
             self.connect_engine,
             self,
-            self.registry_answers,
+            self.find_registry_problem,
             self.require_free_port,
             self.connect_cluster,
             send=self.engine.send,
@@ -71,6 +79,11 @@ class MemoryMachine:
                 "this user may not use it", on="the engine's socket", next="join its group"
             )
         return self.engine
+
+    def find_registry_problem(self, address: str) -> RegistryError | None:
+        if self.registry_answers(address):
+            return None
+        return RegistryUnreachable("the registry cannot be reached", on=address, next="start it")
 
     def registry_answers(self, address: str) -> bool:
         ports = self._published({SERVICE_LABEL: "registry"})

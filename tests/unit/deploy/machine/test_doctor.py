@@ -101,7 +101,8 @@ def test_a_denied_engine_is_not_a_missing_one(settings: Settings) -> None:
 
 def test_a_remote_registry_is_not_offered_to_be_started(settings: Settings) -> None:
     """It has to be reachable by the network."""
-    assert "can be reached" in cures(machine_with_engine(), settings, "local")["registry"]
+    expected = "registry.example: the registry cannot be reached; start it"
+    assert cures(machine_with_engine(), settings, "local")["registry"] == expected
 
 
 def test_the_doctor_changes_nothing(machine: MemoryMachine, settings: Settings) -> None:
