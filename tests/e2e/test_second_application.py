@@ -6,8 +6,6 @@ state in which the previous one left the application.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,7 @@ from typing import Any
 import pytest
 
 from bench.application import Application
-
-FOLDER = "examples/digits"
+from tests.e2e.digits import FOLDER, train
 
 
 @pytest.fixture(scope="module", name="digits")
@@ -68,7 +65,7 @@ def test_another_python_needs_another_build(digits: Application) -> None:
 def test_a_new_model_is_released_without_a_build(digits: Application) -> None:
     """The same picture gets the other model's response, and only that model's layer is pushed."""
     before = _seven(digits)["probability"]
-    _train(digits.folder / "model", version="2", seed=1)
+    train(digits.folder / "model", version="2", seed=1)
     digits.ok("model.publish", "--directory", "model")
     result = digits.ok("release")
 
@@ -95,7 +92,7 @@ def test_only_the_model_is_rolled_back(digits: Application) -> None:
 def test_a_model_that_fails_its_golden_case_is_refused(digits: Application) -> None:
     """Nothing is pushed, and the previous release keeps serving."""
     before = digits.ok("history", "--json").json
-    _train(digits.folder / "model", version="3", seed=2)
+    train(digits.folder / "model", version="3", seed=2)
     digits.edit(
         "model/model.toml", '{ at = "/digit", equals = 7 }', '{ at = "/digit", equals = 1 }'
     )
@@ -114,14 +111,4 @@ def _seven(digits: Application) -> Any:
     return digits.post(
         "/predict",
         (Path(__file__).parents[2] / FOLDER / "model" / "golden" / "seven.json").read_bytes(),
-    )
-
-
-def _train(folder: Path, version: str, seed: int) -> None:
-    """Train the example's model as its author does."""
-    program = folder.parent / "training" / "train.py"
-    subprocess.run(
-        [sys.executable, program, "--version", version, "--seed", str(seed), folder],
-        check=True,
-        capture_output=True,
     )
