@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import requests
 
-from tests.fakes.azure.certificates import make_certificate, write_certificate, write_pair
+from tests.fakes.azure.certificates import make_certificate, write_pem
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "locks" / "moto.txt"
@@ -167,8 +167,8 @@ def _find_url(log: Iterable[str]) -> str:
 def _write_certificates(folder: Path) -> Path:
     """Write a certificate for this machine, and that of its authority; return the latter's path."""
     authority = make_certificate("authority of moto")
-    write_pair(folder / "server.pem", make_certificate("moto", ["127.0.0.1"], authority))
-    write_certificate(folder / "authority.pem", authority)
+    write_pem(folder / "server.pem", *make_certificate("moto", ["127.0.0.1"], authority))
+    write_pem(folder / "authority.pem", authority[1])
     return folder / "authority.pem"
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
 Pair = tuple[rsa.RSAPrivateKey, x509.Certificate]
@@ -44,18 +45,15 @@ def make_certificate(name: str, hosts: Sequence[str] = (), authority: Pair | Non
     return key, builder.sign(signing, hashes.SHA256())
 
 
-def write_certificate(path: Path, pair: Pair) -> None:
-    """Write a certificate without its key."""
-    path.write_bytes(pair[1].public_bytes(serialization.Encoding.PEM))
+def write_pem(path: Path, *parts: rsa.RSAPrivateKey | x509.Certificate) -> None:
+    """Write keys and certificates to one file."""
+    path.write_bytes(b"".join(map(_pem, parts)))
 
 
-def write_pair(path: Path, pair: Pair) -> None:
-    """Write a key and its certificate into one file."""
-    pem = serialization.Encoding.PEM
-    key = pair[0].private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(key + pair[1].public_bytes(pem))
+def _pem(part: rsa.RSAPrivateKey | x509.Certificate) -> bytes:
+    if isinstance(part, x509.Certificate):
+        return part.public_bytes(Encoding.PEM)
+    return part.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Asked:
     def path(self) -> str:
         """The path."""
         return urlsplit(self.url).path
+
+    def to(self, host: str) -> Asked:
+        """Return the request as it would be under the name of a service."""
+        parts = urlsplit(self.url)
+        return replace(self, url=urlunsplit(parts._replace(netloc=host)))
 
     def value(self, name: str) -> str:
         """Return a field; empty if it is missing."""

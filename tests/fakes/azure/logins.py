@@ -59,13 +59,15 @@ def identity_on(
     return Identity(account or Account(), environ, http_to(azure))
 
 
-def write_az_login(folder: Path, *, tenant: str = TENANT) -> dict[str, str]:
+def write_az_login(
+    folder: Path, *, tenant: str = TENANT, cloud: str = "AzureCloud"
+) -> dict[str, str]:
     """Write what `az login` of a user leaves; return the variable that names the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     subscription = {
         "id": SUBSCRIPTION,
         "name": "Shop",
-        "environmentName": "AzureCloud",
+        "environmentName": cloud,
         "isDefault": True,
         "state": "Enabled",
         "tenantId": tenant,
@@ -115,9 +117,9 @@ def _token_cache(tenant: str) -> str:
     return str(cache.serialize())
 
 
-def write_az_principal(folder: Path) -> dict[str, str]:
+def write_az_principal(folder: Path, *, cloud: str = "AzureCloud") -> dict[str, str]:
     """Write what `az login --service-principal` leaves; return the variable of the folder."""
-    variables = write_az_login(folder)
+    variables = write_az_login(folder, cloud=cloud)
     path = folder / "azureProfile.json"
     profile = json.loads(path.read_text(encoding="utf-8-sig"))
     profile["subscriptions"][0]["user"] = {"name": CLIENT, "type": "servicePrincipal"}

@@ -182,32 +182,28 @@ class StandIn:
 
     def _token(self, asked: Asked, claims: Mapping[str, str]) -> Answer:
         scope = next(one for one in asked.value("scope").split() if one.endswith("/.default"))
-        token = self.signer.sign(
-            self.lifetime,
-            aud=scope.removesuffix("/.default"),
-            iss=f"https://sts.windows.net/{TENANT}/",
-            tid=TENANT,
-            ver="1.0",
-            **claims,
-        )
-        if self.cluster_token and scope.startswith(CLUSTER):
-            token = self.cluster_token
+        token = self._sign_in(scope.removesuffix("/.default"), claims)
         lifetime = int(self.lifetime)
         body = {"token_type": "Bearer", "expires_in": lifetime, "access_token": token}
         if asked.value("grant_type") == "refresh_token":
             body |= {"refresh_token": REFRESH, "scope": scope}
         return Answer(200, body)
 
+    def _sign_in(self, resource: str, claims: Mapping[str, str]) -> str:
+        """Return a token for a resource."""
+        if self.cluster_token and resource == CLUSTER:
+            return self.cluster_token
+        issuer = f"https://sts.windows.net/{TENANT}/"
+        return self.signer.sign(
+            self.lifetime, aud=resource, iss=issuer, tid=TENANT, ver="1.0", **claims
+        )
+
     def _machine(self, asked: Asked) -> Answer:
         if asked.headers.get("Metadata") != "true":
             return Answer(400)
-        token = self.signer.sign(
-            self.lifetime,
-            aud=asked.value("resource"),
-            appid=asked.value("client_id") or CLIENT,
-            oid=OBJECT,
-            tid=TENANT,
-            idtyp="app",
+        client = asked.value("client_id") or CLIENT
+        token = self._sign_in(
+            asked.value("resource"), {"appid": client, "oid": OBJECT, "idtyp": "app"}
         )
         return Answer(200, {"access_token": token, "expires_in": str(int(self.lifetime))})
 
@@ -268,7 +264,7 @@ class StandIn:
         if not self.accepts(refresh, asked.host):
             return Answer(401, _registry_error("UNAUTHORIZED"))
         access = [self._granted(scope) for scope in asked.form.get("scope", [])]
-        token = self.signer.sign(self.lifetime, aud=asked.host, access=access)
+        token = self.signer.sign(self.lifetime, iss=asked.host, aud=asked.host, access=access)
         return Answer(200, {"access_token": token})
 
     def _granted(self, scope: str) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import time
 from functools import cache
 from typing import Any
 
 import jwt
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 _numbers = itertools.count()
 
@@ -23,13 +26,20 @@ class Signer:
 
     Args:
         key: the key; one that all share if None.
+        certificate: of the key; the tokens have it, for services that trust its authority.
 
     Attributes:
         signed: all tokens, in order.
     """
 
-    def __init__(self, key: rsa.RSAPrivateKey | None = None) -> None:
+    def __init__(
+        self, key: rsa.RSAPrivateKey | None = None, certificate: x509.Certificate | None = None
+    ) -> None:
         self._key = key
+        self._headers: dict[str, Any] = {}
+        if certificate:
+            text = base64.b64encode(certificate.public_bytes(Encoding.DER)).decode()
+            self._headers["x5c"] = [text]
         self.signed: list[str] = []
 
     @property
@@ -42,7 +52,10 @@ class Signer:
         now = int(time.time())
         times = {"iat": now, "nbf": now, "exp": now + int(lifetime)}
         token = jwt.encode(
-            {**times, "uti": f"t{next(_numbers)}", **claims}, self.key, algorithm="RS256"
+            {**times, "uti": f"t{next(_numbers)}", **claims},
+            self.key,
+            algorithm="RS256",
+            headers=self._headers,
         )
         self.signed.append(token)
         return token

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
 from deploy.clients.azure.errors import AzureError, NoLogin
 from deploy.clients.azure.sources import Account
-from tests.fakes.azure.certificates import make_certificate
+from tests.fakes.azure.certificates import make_certificate, write_pem
 from tests.fakes.azure.logins import (
     GITHUB_JOB,
     PIPELINES_JOB,
@@ -103,12 +102,7 @@ def test_a_certificate_logs_in(azure: StandIn, tmp_path: Path) -> None:
     """Key and certificate are in one PEM file."""
     key, certificate = make_certificate("shop")
     azure.client_key = Signer(key)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ) + certificate.public_bytes(serialization.Encoding.PEM)
-    (tmp_path / "client.pem").write_bytes(pem)
+    write_pem(tmp_path / "client.pem", key, certificate)
     environ = {**PRINCIPAL, "AZURE_CLIENT_CERTIFICATE_PATH": str(tmp_path / "client.pem")}
     assert source_of(azure, environ) == "a service principal (AZURE_CLIENT_CERTIFICATE_PATH)"
 
