@@ -144,12 +144,12 @@ class HttpRegistry:
         self._check_stored(stored_digest(response, _digest(data)), _digest(data), path)
 
     def ping(self) -> None:
-        """Check that a registry answers.
+        """Check that a registry answers; one that requires a login does.
 
         Raises:
             RegistryUnreachable: No registry answers at the host.
         """
-        response = self._http.send_once("GET", "/v2/", expect=(OK, 401, 403))
+        response = self._http.send_once("GET", "/v2/", expect=(OK, 401, 403), anonymous=True)
         if (
             "docker-distribution-api-version" not in response.headers
             and response.status_code == OK

@@ -120,6 +120,7 @@ class RegistryHttp:
         *,
         source: str = "",
         expect: tuple[int, ...] = (OK,),
+        anonymous: bool = False,
         stream: bool = False,
         **options: Any,  # noqa: ANN401 - requests' own options
     ) -> requests.Response:
@@ -131,6 +132,7 @@ class RegistryHttp:
             repository: The repository that the login is for.
             source: Another repository that is read from.
             expect: The statuses that are not an error.
+            anonymous: Whether no login is sent, even if the registry requires one.
             stream: Whether the caller reads the body; otherwise all of it has arrived.
             options: Options of requests.
 
@@ -140,6 +142,8 @@ class RegistryHttp:
         scope = _scope(method, repository, source)
 
         def send(url: str) -> requests.Response:
+            if anonymous:
+                return self._send_plainly(method, url, {}, {**options, "stream": stream})
             return self._send_with_login(method, url, scope, stream=stream, **options)
 
         def check(url: str) -> None:

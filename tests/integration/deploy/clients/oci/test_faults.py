@@ -185,12 +185,14 @@ def test_another_server_on_the_port_is_not_a_registry(spoken: bytes) -> None:
         thread.join()
 
 
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
 def test_a_registry_that_wants_a_login_is_a_registry(
-    server: HttpRegistryServer, client: HttpRegistry
+    server: HttpRegistryServer, client: HttpRegistry, auth: str
 ) -> None:
-    """A ping succeeds without a password."""
-    server.auth = "basic"
+    """A ping succeeds without a password, also where the login service gives none a token."""
+    server.auth = auth  # type: ignore[assignment]  # one of the two
     client.ping()
+    assert [seen.path for seen in server.seen] == ["/v2/"]
 
 
 def test_a_web_page_in_place_of_a_manifest_is_refused(
