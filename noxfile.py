@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -66,6 +67,8 @@ COPY_IMAGES = (
     "docker image ls --format '{{.Repository}}:{{.Tag}}' | grep -E '^twinship/(base|parts):' | "
     'xargs docker save | docker -H "$0" load'
 )
+# The emulator of Azure Blob, which is the store behind the stand-in for Azure.
+AZURITE = "3.35.0"
 # The garbage collector finds a leak in any later test: an error in `unit`, a warning elsewhere.
 LEAKS = ("-W", "default::pytest.PytestUnraisableExceptionWarning")
 # The runtime of the models reports its use to its maker unless this forbids it.
@@ -78,6 +81,19 @@ def install(session: nox.Session, lock: str) -> None:
     Modules are compiled once here, so that every command starts sooner.
     """
     session.install("--require-hashes", "-r", f"locks/{lock}.txt", env={"UV_COMPILE_BYTECODE": "1"})
+
+
+def install_azurite(session: nox.Session) -> None:
+    """Install Azurite with npm into a session's environment; without npm its tests are skipped."""
+    if shutil.which("npm") is None:
+        session.warn("Azurite is not installed, because npm is not")
+        return
+    folder = Path(session.virtualenv.location)
+    package = folder / "lib" / "node_modules" / "azurite" / "package.json"
+    if package.is_file() and json.loads(package.read_text(encoding="utf-8"))["version"] == AZURITE:
+        return
+    options = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder))
+    session.run("npm", "install", "--global", *options, f"azurite@{AZURITE}", external=True)
 
 
 def run_with_engine(session: nox.Session, *command: str) -> None:
@@ -163,6 +179,7 @@ def integration(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Run whole scenarios: release, undo, roll back; those that hold a rate of requests alone."""
     install(session, "test")
+    install_azurite(session)
     run_with_engine(session, *pytest_command(session, "-m", "not load"))
     if not session.posargs:
         run_with_engine(session, "pytest", "tests/e2e", "-m", "load", *LEAKS)

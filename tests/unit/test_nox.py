@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import signal
@@ -139,6 +140,33 @@ def test_the_server_of_s3_has_a_lock_of_its_own() -> None:
     assert {line.replace("[s3]", "") for line in asked} <= found
     assert "--hash=sha256:" in own
     assert [name for name, text in locks.items() if "moto==" in text] == []
+
+
+def test_azurite_is_installed_once(
+    noxfile: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By npm; without it the reason is shown, and another version is replaced."""
+    ran: list[tuple[str, ...]] = []
+    shown: list[str] = []
+    package = tmp_path / "lib" / "node_modules" / "azurite" / "package.json"
+
+    def run(*words: str, **_: Any) -> None:
+        ran.append(words)
+        package.parent.mkdir(parents=True, exist_ok=True)
+        package.write_text(json.dumps({"version": noxfile["AZURITE"]}), encoding="utf-8")
+
+    virtual = SimpleNamespace(location=str(tmp_path))
+    session: Any = SimpleNamespace(virtualenv=virtual, run=run, warn=shown.append)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    noxfile["install_azurite"](session)
+    assert (ran, len(shown)) == ([], 1)
+    write_program(tmp_path / "npm", "exit 1")
+    for _ in range(2):
+        noxfile["install_azurite"](session)
+    assert len(ran) == 1
+    package.write_text('{"version": "1.0.0"}', encoding="utf-8")
+    noxfile["install_azurite"](session)
+    assert ran[1][-1] == f"azurite@{noxfile['AZURITE']}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
