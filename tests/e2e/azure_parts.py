@@ -153,11 +153,11 @@ def serve_azure(folder: Path) -> Iterator[Azure]:
     azure.secrets["account-key"] = ACCOUNT_KEY
     trust = make_trust(folder, *NAMES, STORE_HOST)
     with ExitStack() as stack:
+        store = stack.enter_context(_run_store(azure, folder, trust))
         container, images = stack.enter_context(_run_registry(certificate))
         front = RegistryFront(azure, images)
         registry = f"127.0.0.1:{stack.enter_context(serve_answers(front.answer, trust))}"
         stack.enter_context(_open_to_nodes(registry, front.answer, trust))
-        store = stack.enter_context(_run_store(azure, folder, trust))
         services_port = stack.enter_context(serve_answers(azure.answer, trust))
         machine = stack.enter_context(
             serve_answers(lambda asked: azure.answer(asked.to("169.254.169.254")), trust)
