@@ -30,6 +30,7 @@ from tests.e2e.azure_parts import (
     serve_azure,
 )
 from tests.e2e.cluster import Namespace
+from tests.e2e.containers import docker
 from tests.e2e.digits import FOLDER, train
 from tests.e2e.planted import CommandLines, Secrets
 from tests.fakes.azure.certificates import make_certificate, write_pem
@@ -189,6 +190,19 @@ def test_a_release_is_promoted(life: Life) -> None:
     """To another repository of the registry: the same digest."""
     life.ok("promote", "--from", "staging", "--to", "production")
     assert life.serving("production")["digest"] == life.serving("staging")["digest"]
+
+
+def test_an_engine_pulls_by_the_same_login(life: Life) -> None:
+    """Docker gets the login of the registry with each pull; its own configuration has none."""
+    title = f"label=org.opencontainers.image.title={life.application.name}"
+    # The smoke test has loaded it.
+    docker("image", "rm", "--force", *docker("image", "ls", "-q", "--filter", title).split())
+    login = {**GITHUB_JOB, "TWINSHIP_ENVIRONMENTS__LOCAL__REGISTRY": life.azure.registry}
+    done = life.ok("promote", "--from", "staging", "--to", "local", login=login)
+    assert "seven → 7" in done.out
+    assert life.serving("local")["digest"] == life.serving("staging")["digest"]
+    clients = [one.headers.get("User-Agent", "") for one in life.azure.stand_in.asked]
+    assert any(client.startswith("docker/") for client in clients), set(clients)
 
 
 def test_a_new_model_is_released_and_rolled_back(life: Life) -> None:

@@ -141,8 +141,9 @@ def _handler_of(give_answer: Callable[[Asked], Answer]) -> type[BaseHTTPRequestH
             body = self.rfile.read(length)
             scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
             url = f"{scheme}://{self.headers['Host']}{self.path}"
+            headers = {name: ", ".join(self.headers.get_all(name, ())) for name in self.headers}
             try:
-                answer = give_answer(make_asked(self.command, url, dict(self.headers), body))
+                answer = give_answer(make_asked(self.command, url, headers, body))
             except Cut:
                 self.close_connection = True
                 self.connection.close()
