@@ -22,6 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import certifi
+import pytest
 import requests
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -34,7 +35,6 @@ from deploy.machine import services
 from deploy.settings.reading import Settings
 from tests.e2e.cluster import Namespace, until
 from tests.e2e.containers import docker
-from tests.e2e.rights import lacking
 from tests.fakes.azure.certificates import make_certificate
 from tests.fakes.azure.exchange import Answer, Asked
 from tests.fakes.azure.proxy import Proxy
@@ -308,7 +308,7 @@ def _run_store(azure: StandIn, folder: Path, trust: Trust) -> Iterator[int]:
     """Run Azurite with one empty container; yield its port."""
     program = shutil.which("azurite-blob")
     if program is None:
-        lacking("Azurite is not installed", "install Node.js and npm, and run `./run nox -s e2e`")
+        pytest.skip("Azurite is not installed; install Node.js and npm, and `./run nox -s e2e`")
     port = free_port()
     command = (
         *(program, "--blobHost", "127.0.0.1", "--blobPort", str(port)),
