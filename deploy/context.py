@@ -214,8 +214,15 @@ class ReleaseContext:
             ReleaseError: something is missing and cannot be had; the text says how to get it.
         """
         if self._engine is None:
-            self._engine = setup.up(self.settings, self.environment, self.clients.host)
+            self._engine = setup.up(
+                self.settings, self.environment, self.clients.host, self._started_engine
+            )
         return self._engine
+
+    @cached_property
+    def _started_engine(self) -> Engine:
+        """The container engine alone, installed and started."""
+        return setup.ensure_engine(self.clients.host)
 
     def prepare_registry(self) -> None:
         """Start the registry if it is a local one that does not answer."""
@@ -230,7 +237,12 @@ class ReleaseContext:
             ReleaseError: something that a release needs is missing.
         """
         self.read_login()
-        return opening.open_target(self._target_inputs(self.prepare_engine), self.clients.targets)
+        # An engine that cannot be a target is refused before anything is made for it.
+        inputs = self._target_inputs(lambda: self._started_engine)
+        target = opening.open_target(inputs, self.clients.targets)
+        if self.env.needs_proxy:
+            self.prepare_engine()
+        return target
 
     def inspect_target(self) -> Target:
         """Return the target for a look at it; install and start nothing.

@@ -86,14 +86,25 @@ def _pid_file() -> Path:
     return ensure_cache_folder() / "dockerd.pid"
 
 
-def up(settings: Settings, environment: str, host: Host = THIS_MACHINE) -> Engine:
+def up(
+    settings: Settings,
+    environment: str,
+    host: Host = THIS_MACHINE,
+    engine: Engine | None = None,
+) -> Engine:
     """Set up all that a release to an environment needs here; existing parts stay unchanged.
+
+    Args:
+        settings: the settings of the application.
+        environment: the name of the environment.
+        host: this machine.
+        engine: its engine, if that was started before.
 
     Raises:
         ReleaseError: something is missing and cannot be installed; the text says how to get it.
     """
     env = settings.environment(environment)
-    engine = ensure_engine(host)
+    engine = engine or ensure_engine(host)
     if env.needs_proxy:
         services.ensure_services_image(engine, settings.image, host)
     if is_loopback(env.registry):

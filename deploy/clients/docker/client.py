@@ -201,12 +201,10 @@ class DockerEngine:
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
         with translate_errors(name):
-            repository, _, tag = name.partition(":")
             # An iterator: the SDK announces chunks, but would send a file with a length.
             chunks = iter(lambda: archive.read(_CHUNK), b"")
-            self._api.import_image_from_stream(
-                chunks, repository=repository, tag=tag or "latest", changes=list(changes)
-            )
+            # The name has its tag in it: Podman ignores one beside it.
+            self._api.import_image_from_stream(chunks, repository=name, changes=list(changes))
 
     def tag(self, image: str, name: str) -> None:
         repository, _, tag = name.rpartition(":")

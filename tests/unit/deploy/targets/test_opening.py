@@ -78,10 +78,12 @@ def test_a_release_to_podman_is_refused_in_a_sentence(tmp_path: Path) -> None:
     application = Application(tmp_path)
     application.publish("1")
     application.engine.product = "Podman"
+    images = dict(application.engine.images)
     with pytest.raises(SettingsInvalid, match="Podman cannot") as caught:
         pipeline.release(application.context())
     assert "releases to a cluster" in caught.value.next
     assert application.engine.all_containers == {}
+    assert application.engine.images == images
 
 
 def test_a_third_kind_of_target_takes_a_whole_release(
