@@ -126,4 +126,5 @@ def _run(part: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
     except (AzureError, ReleaseError) as error:
-        return Check(part, "", f"{error.what}: {error.next}")
+        detail = " ".join(error.detail.split())
+        return Check(part, "", f"{error.what}: {error.next}" + (f" ({detail})" if detail else ""))

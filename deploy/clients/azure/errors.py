@@ -24,12 +24,13 @@ _FEDERATION = (
     "`az ad app federated-credential create --id {client} --parameters '{credential}'`, "
     "or `az identity federated-credential create` for a managed identity"
 )
+_CASE = f"the subject differs in upper and lower case only; {_FEDERATION}"
 _ASSERTION = "see whether the clock of this machine is right, then run again"
 # By the number in a message's code, AADSTS7000215.
 _ADVICE: Mapping[int, str] = {
     700213: _FEDERATION,
     70021: _FEDERATION,
-    7002138: _FEDERATION,
+    7002138: _CASE,
     700024: _ASSERTION,
     700016: _CLIENT,
     90002: _CLIENT,

@@ -107,7 +107,7 @@ class RegistryLogin:
         """Return what the registry lets the identity do with a repository: `pull`, `push`.
 
         Raises:
-            RegistryDenied: The identity or the exchange was refused.
+            RegistryDenied: The identity, the exchange or the request was refused.
         """
         login = self()
         if login is None:
@@ -122,7 +122,7 @@ class RegistryLogin:
     def _ask_for_access(self, login: Login, repository: str) -> requests.Response:
         """Return the answer to a request for a token that may pull and push."""
         with as_error_of(RegistryDenied):
-            return self._identity.http.send(
+            response = self._identity.http.send(
                 "GET",
                 f"https://{self._host}/oauth2/token",
                 params={
@@ -131,6 +131,9 @@ class RegistryLogin:
                 },
                 headers={"Authorization": login.authorization},
             )
+            if response.status_code not in (200, 401):
+                raise self._unexpected(response)
+            return response
 
     def _service(self) -> str:
         """Return the name by which the registry's login service knows the registry."""
@@ -155,8 +158,11 @@ class RegistryLogin:
             return found
         if response.status_code == 401:
             return None
+        raise self._unexpected(response)
+
+    def _unexpected(self, response: requests.Response) -> AzureError:
         text = response.text[:300]
-        raise self._refusal(
+        return self._refusal(
             f"the registry answered {response.status_code} to the identity",
             self.advise("PUT", text),
             f"  {' '.join(text.split())}",

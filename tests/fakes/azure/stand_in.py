@@ -47,7 +47,16 @@ _REFUSALS = {
     "federation": (700213, "No matching federated identity record found."),
     "expired": (700024, "Client assertion is not within its valid time range."),
     "user": (700082, "The refresh token has expired due to inactivity."),
+    "subject": (70021, "No matching federated identity record found for presented assertion."),
+    "case": (7002138, "The presented assertion subject does not match by case."),
+    "tenant": (90002, "Tenant was not found."),
+    "old secret": (7000222, "The provided client secret keys are expired."),
+    "revoked": (50173, "The provided grant has expired due to it being revoked."),
+    "factor": (50076, "You must use multi-factor authentication."),
+    "enrolment": (50079, "The user is required to use multi-factor authentication."),
 }
+# An expired or revoked login, or one that lacks a factor, has another status.
+_OF_USERS = {"user", "revoked", "factor", "enrolment"}
 
 
 class Cut(Exception):
@@ -73,6 +82,7 @@ class StandIn:
         client_key: the key of the service principal's certificate.
         user_is_known: whether the user's login is still good.
         takes_keys: whether the store takes keys.
+        refusal: the name of the refusal that each login gets; empty for none.
         firewall: whether the registry refuses the address of its client.
     """
 
@@ -92,6 +102,7 @@ class StandIn:
         self.client_key: Signer | None = None
         self.user_is_known = True
         self.firewall = False
+        self.refusal = ""
         self.takes_keys = False
 
     def answer(self, asked: Asked) -> Answer:
@@ -148,6 +159,8 @@ class StandIn:
         if asked.path == "/common/discovery/instance":
             names = {"preferred_network": asked.host, "preferred_cache": asked.host}
             return Answer(200, {"metadata": [names | {"aliases": [asked.host]}]})
+        if self.refusal:
+            return _refusal(self.refusal)
         if asked.value("grant_type") == "refresh_token":
             return self._user_token(asked)
         return self._principal_token(asked)
@@ -319,9 +332,9 @@ class StandIn:
 def _refusal(kind: str) -> Answer:
     code, text = _REFUSALS[kind]
     return Answer(
-        400 if kind == "user" else 401,
+        400 if kind in _OF_USERS else 401,
         {
-            "error": "invalid_grant" if kind == "user" else "invalid_client",
+            "error": "invalid_grant" if kind in _OF_USERS else "invalid_client",
             "error_description": f"AADSTS{code}: {text} Trace ID: 0 Correlation ID: 0",
             "error_codes": [code],
         },

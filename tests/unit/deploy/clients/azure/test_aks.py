@@ -121,12 +121,20 @@ def test_a_missing_role_is_told(azure: StandIn) -> None:
     assert "--scope /subscriptions/s/resourceGroups/pictures" in caught.value.next
 
 
-@pytest.mark.parametrize("code", ["ResourceNotFound", "SubscriptionNotFound"])
-def test_a_cluster_that_is_not_found_is_told(azure: StandIn, code: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("ResourceNotFound", "check group and name"),
+        ("ResourceGroupNotFound", "check the resource group"),
+        ("SubscriptionNotFound", "set `subscription` in [azure]"),
+    ],
+)
+def test_a_cluster_that_is_not_found_is_told(azure: StandIn, code: str, advice: str) -> None:
     """Each code has its advice."""
     azure.faults[MANAGEMENT] = deque([Answer(404, {"error": {"code": code}})])
-    with pytest.raises(ClusterLogin, match=f"404 {code}"):
+    with pytest.raises(ClusterLogin, match=f"404 {code}") as caught:
         login_to(azure).load()
+    assert caught.value.next.startswith(advice)
 
 
 def test_the_only_subscription_is_used(azure: StandIn) -> None:

@@ -228,6 +228,28 @@ def test_an_expired_login_of_a_user_is_told(azure: StandIn, tmp_path: Path) -> N
     assert f"`az login --tenant {TENANT} --scope {STORAGE}/.default`" in error.next
 
 
+@pytest.mark.parametrize(
+    ("refusal", "advice"),
+    [
+        ("subject", "give the identity a federated credential with exactly these"),
+        ("case", "the subject differs in upper and lower case only"),
+        ("expired", "see whether the clock of this machine is right"),
+        ("tenant", "check the tenant and the client id"),
+        ("old secret", "make a new secret or certificate for the client"),
+        ("revoked", f"log in again: `az login --tenant {TENANT} --scope {STORAGE}/.default`"),
+        ("factor", "log in again: `az login --tenant"),
+        ("enrolment", "log in again: `az login --tenant"),
+    ],
+)
+def test_each_refusal_of_a_login_has_its_advice(azure: StandIn, refusal: str, advice: str) -> None:
+    """By the code of the authority."""
+    azure.refusal = refusal
+    error = refusal_of(identity_on(azure, GITHUB_JOB))
+    assert error.what == "the login to Azure was refused"
+    assert error.next.startswith(advice)
+    assert "AADSTS" in error.detail
+
+
 def test_an_unknown_client_is_told(azure: StandIn) -> None:
     """The advice names where tenant and client id are set."""
     error = refusal_of(identity_on(azure, SERVICE_PRINCIPAL | {"AZURE_CLIENT_ID": "other"}))

@@ -168,6 +168,18 @@ def test_the_actions_that_are_granted_are_asked_with_another_login(azure: StandI
     assert login.granted_actions("shop") == {"pull", "push"}
 
 
+def test_a_refusal_of_the_network_is_not_one_of_the_actions(azure: StandIn) -> None:
+    """A firewall between two requests is no missing role."""
+    login = login_to(azure)
+    login()
+    text = "client with IP '10.0.0.7' is not allowed access."
+    azure.faults[REGISTRY] = deque([Answer(401), Answer(403, {"errors": [{"message": text}]})])
+    with pytest.raises(RegistryDenied, match="answered 403") as caught:
+        login.granted_actions("shop")
+    assert "firewall" in caught.value.next
+    assert "role" not in caught.value.next
+
+
 def test_an_identity_without_a_role_is_told_which(azure: StandIn) -> None:
     """The advice is the command, filled in, for both kinds of registries."""
     azure.roles.clear()
