@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import posixpath
 import tarfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import IO, Any
@@ -22,6 +23,7 @@ from deploy.clients.docker.address import (
 from deploy.clients.docker.errors import (
     build_error,
     engine_error,
+    is_changing,
     pull_error,
     translate_connection_errors,
     translate_errors,
@@ -37,6 +39,8 @@ _ALWAYS = "always"
 _NEVER = "no"
 _TIMEOUT = 300
 _CHUNK = 1 << 20
+_INSPECTIONS = 20
+_UNTIL_CHANGED = 0.1
 
 
 class DockerEngine:
@@ -85,14 +89,22 @@ class DockerEngine:
         return str(found["Id"]) if found else None
 
     def _inspect_image(self, image: str) -> Mapping[str, Any] | None:
-        from docker.errors import ImageNotFound
+        from docker.errors import APIError, ImageNotFound
 
         with translate_errors(image):
-            try:
-                found: Mapping[str, Any] = self._api.inspect_image(image)
-            except ImageNotFound:
-                return None
-            return found
+            for attempt in range(1, _INSPECTIONS + 1):
+                try:
+                    found: Mapping[str, Any] = self._api.inspect_image(image)
+                except ImageNotFound:
+                    return None
+                except APIError as error:
+                    # An engine that stores OCI content, while another process changes the image.
+                    if attempt == _INSPECTIONS or not is_changing(error):
+                        raise
+                    time.sleep(_UNTIL_CHANGED)
+                else:
+                    return found
+        raise AssertionError("the last attempt returns or raises")
 
     def platform(self, image: str) -> str | None:
         found = self._inspect_image(image)

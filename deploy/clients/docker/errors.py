@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from deploy.clients.causes import causes
 from deploy.clients.docker.address import EngineAddress, find_engine_address
@@ -26,10 +27,14 @@ from deploy.errors import (
 )
 from deploy.text import hide_secrets
 
+if TYPE_CHECKING:
+    import docker.errors
+
 _TAIL = 15
 _FULL = "no space left on device"
 _REFUSED = "the container engine refused the request"
 _DENIED = (401, 403)
+_CHANGING = "data changed during operation"
 _NO_POOL = ("address pool", "fully subnetted")
 _CONTAINER = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}\b")
 # Texts of failed pulls: an engine passes on failures of the registry and the network as text.
@@ -179,6 +184,11 @@ def translate_connection_errors(address: EngineAddress) -> Iterator[None]:
             else "start Docker, or run `invoke up`",
             detail=f"  {[*causes(error)][-1]}" if address.is_named else "",
         ) from error
+
+
+def is_changing(error: docker.errors.APIError) -> bool:
+    """Return whether an engine asks to repeat a request, because what it read has changed."""
+    return _CHANGING in str(error.explanation)
 
 
 @contextmanager

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from collections.abc import Iterator
 
+import pytest
+import requests
+
+from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Engine, Spec
-from deploy.errors import EngineUnavailable
+from deploy.errors import EngineFailed, EngineUnavailable
 from tests.contracts.engine import EngineContract, ImageOf
 from tests.fakes.engine import FakeEngine, Script
+from tests.fakes.web import Answer, FakeWeb
+
+CHANGING = "consistency error: data changed during operation, retry"
 
 
 class TestFakeEngine(EngineContract):
@@ -83,3 +91,32 @@ def test_a_pulled_image_has_its_reference() -> None:
     engine.pull("registry.example/app@sha256:1", ("user", "password"), lambda _: None)
     assert engine.image_id("registry.example/app@sha256:1") == image
     assert engine.pulled == [("registry.example/app@sha256:1", ("user", "password"))]
+
+
+def engine_that_answers(monkeypatch: pytest.MonkeyPatch, answers: Iterator[Answer]) -> DockerEngine:
+    """Return an engine with these answers to questions about images."""
+    version = Answer(200, {}, json.dumps({"ApiVersion": "1.51"}).encode())
+
+    def answer(request: requests.PreparedRequest) -> Answer:
+        return next(answers) if "/images/" in (request.url or "") else version
+
+    FakeWeb(monkeypatch).servers = {"http://engine.test:2375": answer}
+    monkeypatch.setenv("DOCKER_HOST", "tcp://engine.test:2375")
+    return DockerEngine()
+
+
+def test_an_image_that_changes_is_inspected_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process removes it, and the engine says that the request is to be repeated."""
+    busy = Answer(500, {}, json.dumps({"message": CHANGING}).encode())
+    gone = Answer(404, {}, json.dumps({"message": "No such image: a"}).encode())
+    engine = engine_that_answers(monkeypatch, iter([busy, busy, gone]))
+    assert engine.image_id("a") is None
+
+
+def test_another_failure_of_an_engine_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its message is shown."""
+    broken = Answer(500, {}, json.dumps({"message": "out of order"}).encode())
+    engine = engine_that_answers(monkeypatch, iter([broken]))
+    with pytest.raises(EngineFailed) as caught:
+        engine.image_id("a")
+    assert "out of order" in caught.value.detail
