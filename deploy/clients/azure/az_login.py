@@ -14,7 +14,7 @@ from typing import Any
 
 from deploy.clients.azure.errors import AzureError
 
-_READS = 6
+_READS = 20
 _PAUSE = 0.05
 _LOG_IN = "log in again: `az login`"
 
