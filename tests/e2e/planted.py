@@ -41,6 +41,10 @@ class Secrets:
         line = path.read_bytes().splitlines()[2]
         self._patterns.append(re.compile(re.escape(line)))
 
+    def add(self, secret: str) -> None:
+        """Add a secret of another form."""
+        self._patterns.append(re.compile(re.escape(secret.encode())))
+
     def find(self, data: bytes) -> str:
         """Return the first secret with what is around it; empty if there is none."""
         found = next(filter(None, (pattern.search(data) for pattern in self._patterns)), None)

@@ -44,6 +44,7 @@ from tests.fakes.azure.logins import (
 )
 from tests.fakes.azure.stand_in import CLIENT, CLUSTER, CONNECTION, PIPELINES, REFRESH, SECRET, USER
 from tests.fakes.azure.tokens import Signer
+from tests.integration.moto import MotoServer
 
 # Seconds; tokens are renewed after half of it, several times in a rollout.
 LIFETIME = 10.0
@@ -219,6 +220,29 @@ def test_a_new_model_is_released_and_rolled_back(life: Life) -> None:
     assert life.serving("staging")["model"] == "digits@2"
     life.ok("rollback", "--env", "staging")
     assert life.serving("staging")["model"] == "digits@1"
+
+
+def test_a_model_in_s3_is_released_by_the_same_login(
+    life: Life, moto: MotoServer, tmp_path: Path
+) -> None:
+    """The store has a login of its own; the registry and the cluster have the job's."""
+    user = moto.create_user("s3:ListBucket", "s3:GetObject", "s3:PutObject")
+    life.secrets.add(user["AWS_SECRET_ACCESS_KEY"])
+    login = {
+        **GITHUB_JOB,
+        **moto.environ(),
+        **user,
+        "REQUESTS_CA_BUNDLE": str(
+            moto.write_bundle(tmp_path, life.azure.variables["REQUESTS_CA_BUNDLE"])
+        ),
+        "TWINSHIP_MODEL__STORE": f"s3://{moto.create_bucket()}/pictures",
+    }
+    train(life.application.folder / "model", version="3", seed=1)
+    with moto.checking_logins():
+        life.ok("model.publish", "--directory", "model", login=login)
+        done = life.ok("release", "--env", "staging", login=login)
+    assert "seven → 7" in done.out
+    assert life.serving("staging")["model"] == "digits@3"
 
 
 # --- the other logins

@@ -10,20 +10,9 @@ import pytest
 
 from bench.application import Application
 from deploy.clients.network import ca_bundle
-from tests.e2e.rights import lacking
-from tests.integration.moto import MotoMissing, MotoServer, run_moto
+from tests.integration.moto import MotoServer
 
 READ = ("s3:ListBucket", "s3:GetObject")
-
-
-@pytest.fixture(scope="module", name="moto")
-def _moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:
-    """Run a server of S3 that checks logins."""
-    try:
-        with run_moto(tmp_path_factory.mktemp("moto")) as server:
-            yield server
-    except MotoMissing as error:
-        lacking(f"moto cannot be installed ({error})", "let pip reach an index")
 
 
 @pytest.fixture(scope="module", name="digits")
@@ -34,22 +23,13 @@ def _digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     application.invoke("down", "--purge")
 
 
-def bundle_with(moto: MotoServer, folder: Path) -> Path:
-    """Write a CA bundle of what this machine trusts and the server's authority."""
-    assert moto.authority is not None
-    usual = Path(ca_bundle() or certifi.where())
-    bundle = folder / "bundle.pem"
-    bundle.write_bytes(usual.read_bytes() + moto.authority.read_bytes())
-    return bundle
-
-
 def test_a_model_goes_from_s3_into_a_release(
     moto: MotoServer, digits: Application, tmp_path: Path
 ) -> None:
     """One login publishes, another may only read and releases; no key is printed."""
     environ = {
         **moto.environ(),
-        "REQUESTS_CA_BUNDLE": str(bundle_with(moto, tmp_path)),
+        "REQUESTS_CA_BUNDLE": str(moto.write_bundle(tmp_path, ca_bundle() or certifi.where())),
         "TWINSHIP_MODEL__STORE": f"s3://{moto.create_bucket()}/team",
     }
     publisher = environ | moto.create_user(*READ, "s3:PutObject")

@@ -63,6 +63,13 @@ class MotoServer:
             "NO_PROXY": "127.0.0.1",
         }
 
+    def write_bundle(self, folder: Path, others: str) -> Path:
+        """Write a CA bundle of a file's certificates and the server's authority."""
+        assert self.authority is not None
+        bundle = folder / "bundle.pem"
+        bundle.write_bytes(Path(others).read_bytes() + self.authority.read_bytes())
+        return bundle
+
     def create_bucket(self) -> str:
         """Create an empty bucket; return its name."""
         name = f"models-{uuid4().hex[:8]}"
