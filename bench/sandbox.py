@@ -223,7 +223,7 @@ def _start_registry(engine: Engine, application: Application, label: str) -> tup
     engine.start(container.id)
     address = f"127.0.0.1:{port}"
     deadline = time.monotonic() + _REGISTRY_TIMEOUT
-    while not host.registry_answers(address):
+    while not host.THIS_MACHINE.registry_answers(address):
         if time.monotonic() > deadline:
             raise TimeoutError(
                 f"the registry on {address} did not start: {engine.logs(container.id, 5)}"

@@ -115,15 +115,13 @@ def connect_cluster(
     return connect(kubeconfig, context, namespace, identity)
 
 
-def registry_answers(address: str, retry_policy: RetryPolicy = _ONE_ATTEMPT) -> bool:
-    """Return whether an OCI registry answers there; a connection without an answer is none."""
-    return find_registry_problem(address, retry_policy) is None
-
-
 def find_registry_problem(
     address: str, retry_policy: RetryPolicy = _ONE_ATTEMPT
 ) -> RegistryError | None:
-    """Return why no OCI registry answers there, or None if one does."""
+    """Return why no OCI registry answers there, or None if one does.
+
+    A connection without an answer is a problem.
+    """
     try:
         HttpRegistry(address, retry_policy=retry_policy).ping()
     except RegistryError as error:

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.clients.oci.http import RetryPolicy
 from deploy.errors import PortTaken, SettingsInvalid
-from deploy.machine.host import registry_answers, require_free_port
+from deploy.machine.host import find_registry_problem, require_free_port
 from tests.integration.conftest import lacking
 
 pytestmark = pytest.mark.integration
@@ -76,12 +76,12 @@ def test_a_malformed_address_is_an_error_of_the_settings(address: str) -> None:
 def test_a_silent_server_is_no_registry() -> None:
     """The wait for it is short."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert not registry_answers(
+        assert find_registry_problem(
             f"127.0.0.1:{silent.getsockname()[1]}", RetryPolicy(connect=0.1, read=0.05)
         )
 
 
 def test_a_registry_answers(registry_host: str) -> None:
     """A closed port does not."""
-    assert registry_answers(registry_host)
-    assert not registry_answers("127.0.0.1:1")
+    assert find_registry_problem(registry_host) is None
+    assert find_registry_problem("127.0.0.1:1")

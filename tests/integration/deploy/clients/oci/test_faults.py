@@ -27,7 +27,7 @@ from deploy.errors import (
     RegistryRefused,
     RegistryUnreachable,
 )
-from deploy.machine.host import registry_answers
+from deploy.machine.host import THIS_MACHINE
 from tests.contracts.engine import wait_until
 from tests.contracts.registry import CONFIG, RegistryContract, send
 from tests.fakes.http_registry import (
@@ -790,7 +790,7 @@ def small_registry(
     )
     api.start(made["Id"])
     address = f"127.0.0.1:{port}"
-    wait_until(lambda: registry_answers(address), "the registry answers")
+    wait_until(lambda: THIS_MACHINE.registry_answers(address), "the registry answers")
     return address
 
 
