@@ -8,6 +8,7 @@ this module, so that no stage has to think of it.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -43,6 +44,15 @@ def escape_json(document: str) -> str:
     """Return the same JSON document in letters that neither a terminal nor a CI system acts on."""
     shown = "".join(letter if _is_shown(letter) else _escape_unit(letter) for letter in document)
     return shown.replace("##", "\\u0023\\u0023")
+
+
+def show_undecodable(name: str) -> str:
+    r"""Return the name of a file with escapes such as `\xe9`, if it is not UTF-8; else nothing."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode(errors="backslashreplace")
+    return ""
 
 
 def hide_users(text: str) -> str:

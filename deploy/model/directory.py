@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from deploy.errors import ManifestInvalid
 from deploy.model.manifest import AUTHORS_FILE
+from deploy.text import show_undecodable
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,10 @@ def is_below(path: str, folder: str) -> bool:
 
 
 def _require_text(path: Path) -> None:
-    try:
-        path.name.encode()
-    except UnicodeEncodeError as error:
-        raise ManifestInvalid(
-            "a file's name is not UTF-8",
-            on=os.fsencode(path).decode(errors="backslashreplace"),
-            next="rename it",
-        ) from error
+    undecodable = show_undecodable(path.name)
+    if undecodable:
+        on = f"{path.parent}/{undecodable}"
+        raise ManifestInvalid("a file's name is not UTF-8", on=on, next="rename it")
 
 
 def _require_plain(path: Path) -> None:

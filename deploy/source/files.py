@@ -15,6 +15,7 @@ from pathlib import Path
 from deploy.errors import SourceUnreadable, is_disk_full
 from deploy.git_lfs import LONGEST_START, is_pointer
 from deploy.source.patterns import Parts, Selection, split
+from deploy.text import show_undecodable
 
 LINK = "l "
 """How the state of a link to a folder begins; the target follows."""
@@ -141,14 +142,13 @@ def _name(path: Parts) -> str:
         SourceUnreadable: it is not UTF-8, and so cannot be written to an archive.
     """
     name = "/".join(path)
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
+    undecodable = show_undecodable(name)
+    if undecodable:
         raise SourceUnreadable(
             "a file's name is not UTF-8",
-            on=os.fsencode(name).decode(errors="backslashreplace"),
+            on=undecodable,
             next="rename it, or leave it out of `files` in [app]",
-        ) from error
+        )
     return name
 
 
