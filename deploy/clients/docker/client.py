@@ -12,7 +12,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from deploy.archive import pack_files
 from deploy.clients.docker.address import (
@@ -92,19 +92,18 @@ class DockerEngine:
         from docker.errors import APIError, ImageNotFound
 
         with translate_errors(image):
-            for attempt in range(1, _INSPECTIONS + 1):
+            left = _INSPECTIONS
+            while True:
+                left -= 1
                 try:
-                    found: Mapping[str, Any] = self._api.inspect_image(image)
+                    return cast("Mapping[str, Any]", self._api.inspect_image(image))
                 except ImageNotFound:
                     return None
                 except APIError as error:
                     # An engine that stores OCI content, while another process changes the image.
-                    if attempt == _INSPECTIONS or not is_changing(error):
+                    if not left or not is_changing(error):
                         raise
-                    time.sleep(_UNTIL_CHANGED)
-                else:
-                    return found
-        raise AssertionError("the last attempt returns or raises")
+                time.sleep(_UNTIL_CHANGED)
 
     def platform(self, image: str) -> str | None:
         found = self._inspect_image(image)

@@ -188,7 +188,9 @@ class ObjectStore:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         with self._translate_errors(name):
-            for attempt in range(1, _ATTEMPTS + 1):
+            attempt = 0
+            while True:
+                attempt += 1
                 try:
                     obstore.put(self._store, name, data, mode="create")
                 except PreconditionError:
@@ -201,7 +203,6 @@ class ObjectStore:
                 else:
                     return True
                 time.sleep(backoff.delay(attempt, "", retry_after_limit=0.0, backoff_limit=4.0))
-        raise AssertionError("unreachable")
 
     def replace(self, name: str, data: bytes) -> None:
         import obstore
