@@ -17,7 +17,7 @@ from deploy.clients.azure import roles
 from deploy.clients.azure.errors import AzureError
 from deploy.clients.azure.identity import Identity
 from deploy.clients.stores.connections import connection_options, is_url
-from deploy.clients.stores.object_store import READERS, ObjectStore
+from deploy.clients.stores.object_store import ObjectStore
 from deploy.clients.stores.refusals import code_of, is_denial, is_login_refused
 from deploy.errors import SettingsInvalid, StoreUnreachable
 from deploy.text import hide_queries
@@ -150,7 +150,7 @@ def open_blob_store(
         log.warning("azure  a stored key opens the model store; an identity would need none")
     credentials = BlobCredentials(identity, key)
     return BlobStore(
-        lambda: ObjectStore(lambda: connect(address, credentials), location, readers=READERS),
+        lambda: ObjectStore(lambda: connect(address, credentials), location),
         BlobRefusals(address, identity, credentials),
         credentials,
     )

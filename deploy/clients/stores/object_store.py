@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     import obstore
     import obstore.store
 
-READERS = 6
-"""How many ranges are read at the same time where the network is the limit."""
+# How many ranges of a large object are read at the same time.
+_READERS = 6
+# How many parts of a large file are sent at the same time; of many, each would be slow.
 _WRITERS = 4
-"""How many parts of a large file are sent at the same time; of many, each would be slow."""
 _RANGE = 8 << 20
 _ATTEMPTS = 5
 _CAUSE = re.compile(r'\b(?:error|message): "([^"]+)"')
@@ -53,7 +53,6 @@ class ObjectStore:
         connect: Returns one of the library's stores.
         location: Its path or URL; a login or a signature in it is never shown.
         folder: The folder of a local store. The first write creates it; reading creates nothing.
-        readers: How many ranges of a large object are read at the same time.
         explain: Returns what an error of the service means; None if it is not known.
     """
 
@@ -62,12 +61,10 @@ class ObjectStore:
         connect: Callable[[], obstore.store.ObjectStore],
         location: str,
         folder: Path | None = None,
-        readers: int = 1,
         explain: Callable[[BaseException], Explanation | None] = explain,
     ) -> None:
         self._connect = connect
         self._folder = folder
-        self._readers = readers
         self._explain = explain
         self.location = hide_queries(location)
 
@@ -111,7 +108,7 @@ class ObjectStore:
             return None
         data = b""
         # Nothing is read ahead: whatever the size, the first bytes are enough.
-        for chunk in self._read_chunks(found, name, readers=1):
+        for chunk in self._read_chunks(found, name, ahead=False):
             data += chunk
             if len(data) > limit:
                 break
@@ -119,7 +116,7 @@ class ObjectStore:
 
     def stream(self, name: str) -> Iterator[bytes] | None:
         found = self._find(name)
-        return None if found is None else self._read_chunks(found, name, self._readers)
+        return None if found is None else self._read_chunks(found, name, ahead=True)
 
     def _find(self, name: str) -> obstore.GetResult | None:
         """Ask for an object, whose bytes arrive when they are read; None if there is none."""
@@ -135,7 +132,7 @@ class ObjectStore:
                 require_container(error, self.location)
                 return None
 
-    def _read_chunks(self, found: obstore.GetResult, name: str, readers: int) -> Iterator[bytes]:
+    def _read_chunks(self, found: obstore.GetResult, name: str, *, ahead: bool) -> Iterator[bytes]:
         with self._translate_errors(name):
             size = found.meta["size"]
             if size <= CHUNK:
@@ -144,24 +141,24 @@ class ObjectStore:
             if self._folder is not None:
                 yield from self._read_ranges(name, size)
                 return
-            if readers > 1 and size >= 2 * _RANGE:
-                yield from self._read_ahead(name, size, readers)
+            if ahead and size >= 2 * _RANGE:
+                yield from self._read_ahead(name, size)
                 return
             for chunk in found.stream(min_chunk_size=CHUNK):
                 yield bytes(chunk)
 
-    def _read_ahead(self, name: str, size: int, readers: int) -> Iterator[bytes]:
+    def _read_ahead(self, name: str, size: int) -> Iterator[bytes]:
         """Yield the bytes of a large object in ranges, of which some are read ahead.
 
         One connection does not use a fast network. A range that is cut is read again.
         """
         ahead: deque[Future[bytes]] = deque()
-        with ThreadPoolExecutor(readers) as pool:
+        with ThreadPoolExecutor(_READERS) as pool:
             try:
                 for start in range(0, size, _RANGE):
                     end = min(start + _RANGE, size)
                     ahead.append(pool.submit(self._read_range, name, start, end))
-                    if len(ahead) == readers:
+                    if len(ahead) == _READERS:
                         yield ahead.popleft().result()
                 while ahead:
                     yield ahead.popleft().result()

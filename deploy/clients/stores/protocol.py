@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 
 from deploy.clients.stores import s3
 from deploy.clients.stores.connections import connection_options
-from deploy.clients.stores.object_store import READERS, ObjectStore, first_line
+from deploy.clients.stores.object_store import ObjectStore, first_line
 from deploy.clients.stores.refusals import explain
 from deploy.errors import SettingsInvalid
 from deploy.text import hide_queries
@@ -91,6 +91,4 @@ def _open_service(location: str) -> Store:
             next="see docs/03-models.md for the forms of a store",
             detail=first_line(error),
         ) from error
-    return ObjectStore(
-        lambda: store, location, readers=READERS, explain=s3.explain if is_s3 else explain
-    )
+    return ObjectStore(lambda: store, location, explain=s3.explain if is_s3 else explain)
