@@ -11,16 +11,15 @@ import os
 import re
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from bench.figures import Cost
+from bench.watching import Watcher
 
 _PROC = Path("/proc")
 _PAGE = mmap.PAGESIZE
@@ -98,7 +97,7 @@ def measure(command: Sequence[str], folder: Path, variables: Mapping[str, str]) 
     return CommandResult(cost, output, lines)
 
 
-class MemorySampler:
+class MemorySampler(Watcher):
     """A sampler of the memory of a process with all its children, and of the engine.
 
     It runs while a `with` block runs. getrusage does not serve: a child starts with its parent's
@@ -106,33 +105,21 @@ class MemorySampler:
     """
 
     def __init__(self, pid: int) -> None:
+        super().__init__(_INTERVAL)
         self._pid = pid
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
         self.peak = 0
         self.engine_peak: int | None = None
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    @cached_property
+    def _engine(self) -> list[int]:
+        return engine_processes()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        engine = engine_processes()
-        while not self._stop.is_set():
-            tree = [_peak(self._pid), *map(_resident, descendants(self._pid))]
-            self.peak = max(self.peak, sum(tree))
-            if engine:
-                self.engine_peak = max(self.engine_peak or 0, sum(map(_resident, engine)))
-            self._stop.wait(_INTERVAL)
+    def look(self) -> None:
+        """Add up the memory of the process and its children, and that of the engine."""
+        tree = [_peak(self._pid), *map(_resident, descendants(self._pid))]
+        self.peak = max(self.peak, sum(tree))
+        if self._engine:
+            self.engine_peak = max(self.engine_peak or 0, sum(map(_resident, self._engine)))
 
 
 def descendants(pid: int) -> list[int]:

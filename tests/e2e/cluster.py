@@ -5,18 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from kubernetes import client, config, utils
 from kubernetes.client import ApiException
 
 from bench.application import ROOT, Application
+from bench.watching import Watcher
 
 RBAC = ROOT / "deploy" / "manifests" / "rbac.yaml"
 ACCOUNT = "twinship-deployer"
@@ -175,7 +174,7 @@ class Namespace:
         return str(leases.read_namespaced_lease(name, self.name).spec.holder_identity or "")
 
 
-class Sightings:
+class Sightings(Watcher):
     """A record of when each pod was first and last seen, also while it is deleted.
 
     It looks while the `with` block lasts.
@@ -186,39 +185,25 @@ class Sightings:
     """
 
     def __init__(self, namespace: Namespace, prefix: str) -> None:
+        super().__init__(_LOOK)
         self._namespace = namespace
         self._prefix = prefix
         self._seen: dict[str, tuple[float, float]] = {}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
 
     def outlast(self, begin: float, end: float) -> float:
         """Return for how many seconds after `end` a pod was seen that existed at `begin`."""
         last = max((last for first, last in self._seen.values() if first <= begin), default=end)
         return max(0.0, last + _LOOK - end)
 
-    def _look(self) -> None:
-        while not self._over.wait(_LOOK):
-            names = [
-                pod.metadata.name
-                for pod in self._namespace.core.list_namespaced_pod(self._namespace.name).items
-            ]
-            now = time.monotonic()
-            for name in (name for name in names if name.startswith(self._prefix)):
-                self._seen[name] = (self._seen.get(name, (now, now))[0], now)
+    def look(self) -> None:
+        """Note which pods there are."""
+        names = [
+            pod.metadata.name
+            for pod in self._namespace.core.list_namespaced_pod(self._namespace.name).items
+        ]
+        now = time.monotonic()
+        for name in (name for name in names if name.startswith(self._prefix)):
+            self._seen[name] = (self._seen.get(name, (now, now))[0], now)
 
 
 def _apps(api: Any) -> Any:

@@ -8,13 +8,11 @@ import io
 import re
 import subprocess
 import tarfile
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from bench.watching import Watcher
 from deploy.clients.azure.registry import USER
 
 # Seconds between two looks at the processes.
@@ -82,7 +80,7 @@ class Secrets:
         return {name: secret for name, secret in found if secret}
 
 
-class CommandLines:
+class CommandLines(Watcher):
     """All command lines of this machine, which it looks at while the `with` block lasts.
 
     Attributes:
@@ -90,26 +88,12 @@ class CommandLines:
     """
 
     def __init__(self) -> None:
+        super().__init__(_LOOK)
         self.seen: set[bytes] = set()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.wait(_LOOK):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                # A process may end meanwhile.
-                with suppress(OSError):
-                    self.seen.add(path.read_bytes())
+    def look(self) -> None:
+        """Note all command lines of this moment."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            # A process may end meanwhile.
+            with suppress(OSError):
+                self.seen.add(path.read_bytes())
