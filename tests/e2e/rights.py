@@ -7,18 +7,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
+from tests.missing import lacking
 
 NOBODY = 65534
-
-
-def lacking(what: str, cure: str) -> NoReturn:
-    """Skip a test that cannot run here; on CI, where nothing may be missing, it fails instead."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what}; {cure}", pytrace=False)
-    pytest.skip(f"{what}; {cure}")
 
 
 def root(*command: str) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from bench.application import ROOT
 from deploy.clients.docker.client import DockerEngine
 from deploy.machine import services
 from deploy.settings.reading import Settings
-from tests.e2e.rights import lacking, myself, root, small_disk
+from tests.e2e.rights import myself, root, small_disk
+from tests.missing import lacking
 
 _PATIENCE = 60.0
 _GRACE = 60.0

@@ -17,7 +17,7 @@ from bench.load import Load
 from tests.e2e import server
 from tests.e2e.cluster import Namespace, until
 from tests.e2e.halted import halted
-from tests.e2e.rights import lacking
+from tests.missing import lacking
 
 CRASHES = """
 

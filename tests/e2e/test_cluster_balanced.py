@@ -12,8 +12,8 @@ import pytest
 
 from bench.application import Application
 from tests.e2e.cluster import Namespace, until
-from tests.e2e.rights import lacking
 from tests.fakes.certificates import write_certificate
+from tests.missing import lacking
 
 KEY = "TWINSHIP_ENVIRONMENTS__INSIDE__{}"
 # A controller gives an address within seconds, or there is none.

@@ -19,8 +19,8 @@ from tests.e2e import remains
 from tests.e2e.cluster import until
 from tests.e2e.halted import halted
 from tests.e2e.moments import BOUND, Moment, start_until
-from tests.e2e.rights import lacking
 from tests.e2e.small_engine import SmallEngine, small_engine
+from tests.missing import lacking
 
 FOLDER = "tests/applications/parrot"
 WORDS = {"1": "pieces of eight", "2": "hello sailor"}

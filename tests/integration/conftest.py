@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.oci.client import HttpRegistry
 from deploy.errors import PlatformError, RegistryError
+from tests.missing import lacking
 from tests.scheduling import GroupScheduling
 
 REGISTRY = "127.0.0.1:5000"
@@ -38,14 +38,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest module first."""
     items.sort(key=lambda item: item.path.stem != _LONGEST)
-
-
-def lacking(what: str, cure: str) -> NoReturn:
-    """Skip a test that cannot run here; on CI, where nothing may be missing, it fails instead."""
-    text = f"{what}; {cure}"
-    if os.environ.get("CI", "").lower() == "true":
-        pytest.fail(text, pytrace=False)
-    pytest.skip(text)
 
 
 @pytest.fixture(scope="session")

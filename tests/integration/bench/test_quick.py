@@ -8,7 +8,7 @@ import pytest
 from bench.__main__ import main
 from bench.figures import Report
 from bench.sandbox import BENCH_LABEL
-from tests.integration.conftest import lacking
+from tests.missing import lacking
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 

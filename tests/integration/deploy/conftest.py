@@ -13,7 +13,7 @@ from deploy.clients.docker.client import DockerEngine
 from deploy.errors import ReleaseError
 from deploy.machine import services
 from deploy.settings.reading import Settings
-from tests.integration.conftest import lacking
+from tests.missing import lacking
 
 ROOT = Path(__file__).parents[3]
 

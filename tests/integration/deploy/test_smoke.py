@@ -20,8 +20,8 @@ from deploy.model.golden_cases import GoldenSet
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import AppImage, Verdict
 from deploy.settings.reading import Settings
-from tests.integration.conftest import lacking
 from tests.integration.deploy.tiny import MOUNT, PORT, TinyApplication, create_cache
+from tests.missing import lacking
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,7 @@ import pytest
 from deploy.clients.kubernetes.auth import ApiServerAccess
 from deploy.clients.kubernetes.client import KubeCluster
 from deploy.errors import ClusterError
-from tests.integration.conftest import lacking
+from tests.missing import lacking
 
 Kubectl = Callable[..., str]
 

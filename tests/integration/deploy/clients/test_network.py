@@ -17,7 +17,7 @@ from deploy.clients.http import Endpoint
 from deploy.clients.network import tls_problem
 from deploy.model import golden_cases
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
-from tests.integration.conftest import lacking
+from tests.missing import lacking
 
 pytestmark = pytest.mark.integration
 

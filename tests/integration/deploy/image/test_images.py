@@ -26,8 +26,8 @@ from deploy.machine.base_image import ensure_base_image
 from deploy.progress import Advance
 from deploy.records import Descriptor, Image
 from deploy.settings.reading import Settings
-from tests.integration.conftest import lacking
 from tests.integration.deploy.tiny import MOUNT, ImageBuilder, TinyApplication, create_cache
+from tests.missing import lacking
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,7 @@ import pytest
 from deploy.clients.oci.http import RetryPolicy
 from deploy.errors import PortTaken, SettingsInvalid
 from deploy.machine.host import find_registry_problem, require_free_port
-from tests.integration.conftest import lacking
+from tests.missing import lacking
 
 pytestmark = pytest.mark.integration
 

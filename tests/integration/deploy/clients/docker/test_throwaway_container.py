@@ -23,9 +23,9 @@ from deploy.machine.base_image import ensure_base_image
 from deploy.machine.process import ProcessId, machine_id
 from deploy.settings.reading import Settings
 from tests.fakes.halves import digest
-from tests.integration.conftest import lacking
 from tests.integration.deploy.tiny import LABEL as OURS
 from tests.integration.deploy.tiny import MOUNT, PORT, TinyApplication, create_cache
+from tests.missing import lacking
 
 pytestmark = pytest.mark.integration
 

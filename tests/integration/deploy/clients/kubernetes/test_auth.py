@@ -36,10 +36,10 @@ from tests.fakes.kubeconfig import (
     write_login_program,
     write_yaml,
 )
-from tests.integration.conftest import lacking
 from tests.integration.deploy.clients.conftest import Kubectl
 from tests.integration.deploy.clients.kubernetes.accounts import as_user, token
 from tests.integration.deploy.clients.oci.forwarder import run_forwarder
+from tests.missing import lacking
 
 pytestmark = pytest.mark.integration
 

@@ -33,11 +33,11 @@ from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import CaseResult
 from tests.contracts.cluster import ClusterContract, Write, deployment, found, settings, until
 from tests.fakes.kubeconfig import write_yaml
-from tests.integration.conftest import lacking
 from tests.integration.deploy.clients.conftest import Kubectl
 from tests.integration.deploy.clients.kubernetes.accounts import ACCOUNT, allow, as_user, token
 from tests.integration.deploy.clients.oci.forwarder import Forwarder, run_forwarder
 from tests.integration.deploy.responder import responder
+from tests.missing import lacking
 
 pytestmark = pytest.mark.integration
 

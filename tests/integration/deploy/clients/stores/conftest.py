@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.conftest import lacking
 from tests.integration.moto import MotoMissing, MotoServer, run_moto
+from tests.missing import lacking
 
 
 @pytest.fixture(scope="session")

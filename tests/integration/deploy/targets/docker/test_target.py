@@ -28,8 +28,8 @@ from tests.contracts.engine import wait_until
 from tests.contracts.target import trust
 from tests.fakes.engine import Script
 from tests.fakes.releases import release
-from tests.integration.conftest import lacking
 from tests.integration.deploy.responder import build_replica
+from tests.missing import lacking
 
 pytestmark = pytest.mark.integration
 

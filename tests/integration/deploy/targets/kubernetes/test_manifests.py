@@ -31,7 +31,7 @@ from deploy.targets.kubernetes.compatibility import fit, parse_version
 from deploy.targets.kubernetes.yaml_text import to_yaml
 from tests.fakes.releases import attempt, release
 from tests.fakes.renderings import ALL_SETTINGS, all_objects, edit_templates, rendering
-from tests.integration.conftest import lacking
+from tests.missing import lacking
 
 pytestmark = pytest.mark.integration
 

@@ -27,8 +27,8 @@ from tests.contracts.kubernetes_target import Deployer, SupportingObjectsContrac
 from tests.contracts.target import Place, StandbyContract, TargetContract
 from tests.fakes.engine import Script
 from tests.fakes.releases import release as recorded
-from tests.integration.conftest import lacking
 from tests.integration.deploy.responder import build_replica
+from tests.missing import lacking
 
 pytestmark = pytest.mark.integration
 
