@@ -13,8 +13,8 @@ import pytest
 from bench.application import Application
 from tests.e2e.cluster import Namespace, on_cluster
 from tests.e2e.keeper import registry_kept
-from tests.integration.moto import MotoMissing, MotoServer, run_moto
 from tests.missing import lacking
+from tests.moto import MotoMissing, MotoServer, run_moto
 from tests.scheduling import GroupScheduling
 
 # The groups in the order in which they start, the longest first, so that all processes end at about

@@ -44,7 +44,7 @@ from tests.fakes.azure.logins import (
 )
 from tests.fakes.azure.stand_in import CLIENT, CLUSTER, CONNECTION, PIPELINES, REFRESH, SECRET, USER
 from tests.fakes.azure.tokens import Signer
-from tests.integration.moto import MotoServer
+from tests.moto import MotoServer
 
 # Seconds; tokens are renewed after half of it, several times in a rollout.
 LIFETIME = 10.0

@@ -10,7 +10,7 @@ import pytest
 
 from bench.application import Application
 from deploy.clients.network import ca_bundle
-from tests.integration.moto import MotoServer
+from tests.moto import MotoServer
 
 READ = ("s3:ListBucket", "s3:GetObject")
 

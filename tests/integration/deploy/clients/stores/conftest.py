@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.moto import MotoMissing, MotoServer, run_moto
 from tests.missing import lacking
+from tests.moto import MotoMissing, MotoServer, run_moto
 
 
 @pytest.fixture(scope="session")

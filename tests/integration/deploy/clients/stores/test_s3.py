@@ -14,7 +14,7 @@ from deploy.errors import StoreUnreachable
 from tests.contracts.store import StoreContract
 from tests.integration.connect_proxy import run_proxy
 from tests.integration.deploy.clients.oci.forwarder import run_forwarder
-from tests.integration.moto import MotoServer, run_moto
+from tests.moto import MotoServer, run_moto
 
 pytestmark = pytest.mark.integration
 

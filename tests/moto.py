@@ -24,7 +24,7 @@ import requests
 
 from tests.fakes.azure.certificates import make_certificate, write_pem
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "locks" / "moto.txt"
 REGION = "eu-central-1"
 _FOLDER = ROOT / ".nox" / "moto"
