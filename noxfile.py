@@ -67,6 +67,7 @@ COPY_IMAGES = (
     "docker image ls --format '{{.Repository}}:{{.Tag}}' | grep -E '^twinship/(base|parts):' | "
     'xargs docker save | docker -H "$0" load'
 )
+MOTO = ".nox/moto"
 # The emulator of Azure Blob, which is the store behind the stand-in for Azure.
 AZURITE = "3.35.0"
 # The garbage collector finds a leak in any later test: an error in `unit`, a warning elsewhere.
@@ -81,6 +82,13 @@ def install(session: nox.Session, lock: str) -> None:
     Modules are compiled once here, so that every command starts sooner.
     """
     session.install("--require-hashes", "-r", f"locks/{lock}.txt", env={"UV_COMPILE_BYTECODE": "1"})
+
+
+def install_moto(session: nox.Session) -> None:
+    """Install the server of S3 for tests into an environment that no other package shares."""
+    session.run("uv", "venv", "--quiet", "--allow-existing", MOTO, external=True)
+    command = ("uv", "pip", "sync", "--quiet", "--python", MOTO, "--require-hashes")
+    session.run(*command, "locks/moto.txt", external=True)
 
 
 def install_azurite(session: nox.Session) -> None:
@@ -171,6 +179,7 @@ def unit(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Run the tests of single stages against real parts."""
     install(session, "test")
+    install_moto(session)
     run_with_engine(session, *pytest_command(session))
     if not session.posargs:
         run_on_second_engine(session)
@@ -180,6 +189,7 @@ def integration(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Run whole scenarios: release, undo, roll back; those that hold a rate of requests alone."""
     install(session, "test")
+    install_moto(session)
     install_azurite(session)
     run_with_engine(session, *pytest_command(session, "-m", "not load"))
     if not session.posargs:

@@ -1,18 +1,14 @@
 """A server of S3: moto, in an environment of its own, which shares no package with the project's.
 
-`locks/moto.txt` has its packages. The environment is made once, and again when they change.
+`locks/moto.txt` has its packages, which Nox installs.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import shutil
 import subprocess
-import sys
 import threading
-import venv
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,19 +20,13 @@ import requests
 
 from tests.fakes.azure.certificates import make_certificate, write_pem
 
-ROOT = Path(__file__).parents[1]
-LOCK = ROOT / "locks" / "moto.txt"
+PYTHON = Path(__file__).parents[1] / ".nox" / "moto" / "bin" / "python"
 REGION = "eu-central-1"
-_FOLDER = ROOT / ".nox" / "moto"
 _SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/{}/{}/aws4_request, SignedHeaders=, Signature="
 _POLICY = (
     '{{"Version": "2012-10-17", '
     '"Statement": [{{"Effect": "Allow", "Action": [{}], "Resource": "*"}}]}}'
 )
-
-
-class MotoMissing(Exception):
-    """Moto cannot be installed."""
 
 
 @dataclass(frozen=True)
@@ -134,16 +124,12 @@ def run_moto(folder: Path, *, tls: bool = True) -> Iterator[MotoServer]:
     Args:
         folder: Gets its certificates.
         tls: Whether it speaks HTTPS, with a certificate of an authority that is trusted nowhere.
-
-    Raises:
-        MotoMissing: It cannot be installed.
     """
-    python = _install()
     authority = _write_certificates(folder) if tls else None
     pair = ("-c", str(folder / "server.pem"), "-k", str(folder / "server.pem")) if tls else ()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     with subprocess.Popen(
-        [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0", *pair],
+        [PYTHON, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0", *pair],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=environ,
@@ -177,26 +163,3 @@ def _write_certificates(folder: Path) -> Path:
     write_pem(folder / "server.pem", *make_certificate("moto", ["127.0.0.1"], authority))
     write_pem(folder / "authority.pem", authority[1])
     return folder / "authority.pem"
-
-
-def _install() -> Path:
-    """Install moto, if that was not done before; return the Python that has it."""
-    python, synced = _FOLDER / "bin" / "python", _FOLDER / "synced.txt"
-    _FOLDER.parent.mkdir(exist_ok=True)
-    with _FOLDER.with_suffix(".lock").open("w") as lock:
-        # Several processes run a session's tests.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        is_synced = synced.is_file() and synced.read_bytes() == LOCK.read_bytes()
-        if not (is_synced and python.exists()):
-            venv.create(_FOLDER, clear=True)
-            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-            done = subprocess.run(
-                [*pip, "--require-hashes", "--only-binary=:all:", "-r", str(LOCK)],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                raise MotoMissing((done.stderr.strip().splitlines() or ["pip failed"])[-1])
-            shutil.copyfile(LOCK, synced)
-    return python

@@ -14,7 +14,6 @@ from bench.application import Application
 from tests.e2e.cluster import Namespace, on_cluster
 from tests.e2e.keeper import registry_kept
 from tests.missing import lacking
-from tests.moto import MotoMissing, MotoServer, run_moto
 from tests.scheduling import GroupScheduling
 
 # The groups in the order in which they start, the longest first, so that all processes end at about
@@ -119,13 +118,3 @@ def _served(tmp_path_factory: pytest.TempPathFactory, cluster: Namespace) -> Ite
     application.ok("model.publish", "--sample", "2")
     yield application
     application.invoke("down", "--purge")
-
-
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:
-    """Run a server of S3."""
-    try:
-        with run_moto(tmp_path_factory.mktemp("moto")) as server:
-            yield server
-    except MotoMissing as error:
-        lacking(f"moto cannot be installed ({error})", "let pip reach an index")
