@@ -37,7 +37,7 @@ from tests.fakes.kubeconfig import (
     write_yaml,
 )
 from tests.integration.deploy.clients.conftest import Kubectl
-from tests.integration.deploy.clients.kubernetes.accounts import as_user, token
+from tests.integration.deploy.clients.kubernetes.accounts import ACCOUNT, as_user, token
 from tests.integration.deploy.clients.oci.forwarder import run_forwarder
 from tests.missing import lacking
 
@@ -132,7 +132,8 @@ def test_in_a_pod_its_own_account_is_used(
         lacking("the files of a pod cannot be mounted here", "install util-linux, for `unshare`")
     cluster = administrator["clusters"][0]["cluster"]
     parts = urlsplit(cluster["server"])
-    (tmp_path / "token").write_text(token(kubectl, namespace, "default"), encoding="utf-8")
+    kubectl("create", "serviceaccount", ACCOUNT, "-n", namespace)
+    (tmp_path / "token").write_text(token(kubectl, namespace), encoding="utf-8")
     (tmp_path / "ca").write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
     environment = {
         "PATH": os.environ["PATH"],
