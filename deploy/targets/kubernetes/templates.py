@@ -7,6 +7,7 @@ releases.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -140,11 +141,8 @@ class _TemplateFile:
 
     def _parse(self) -> Any:  # noqa: ANN401 - YAML holds anything
         try:
-            loader = Loader(self._path.read_text(encoding="utf-8"))
-            self._node = loader.get_single_node()
-            found = loader.construct_document(self._node) if self._node else None
-            # Through JSON, so that anchors share no value and no value is foreign to JSON.
-            return json.loads(json.dumps(found, allow_nan=False))
+            self._node, found = _load(self._path.read_text(encoding="utf-8"))
+            return json.loads(found)
         except FileNotFoundError:
             raise SettingsInvalid(
                 "an object template is missing",
@@ -209,6 +207,19 @@ class _TemplateFile:
             on=f"{self._path}:{line}",
             next="fix that line; the suite's deploy/manifests have an example",
         )
+
+
+@functools.lru_cache(maxsize=32)
+def _load(text: str) -> tuple[yaml.Node | None, str]:
+    """Return the node of a YAML document, and its value as JSON.
+
+    In JSON, anchors share no value, and no value is foreign to it. The results are kept, because
+    the environments of one command mostly have the same templates.
+    """
+    loader = Loader(text)
+    node = loader.get_single_node()
+    found = loader.construct_document(node) if node else None
+    return node, json.dumps(found, allow_nan=False)
 
 
 _TYPE_NAMES: Mapping[type, str] = {

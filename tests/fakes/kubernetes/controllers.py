@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import marshal
 
 from deploy.clients.kubernetes.protocol import Object
 from tests.fakes.kubernetes.objects import Objects, deep_copy, is_terminating
@@ -12,7 +14,14 @@ from tests.fakes.kubernetes.pods import is_ready, pinned_node
 
 def template_hash(template: Object) -> str:
     """Return a hash of a pod template."""
-    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
+    return _hash_of_bytes(marshal.dumps(template, 2))
+
+
+@functools.lru_cache
+def _hash_of_bytes(template: bytes) -> str:
+    """Return the hash of a template that is in marshal's form, whose order may differ."""
+    text = json.dumps(marshal.loads(template), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 class ReplicaSets:

@@ -53,10 +53,10 @@ def deep_copy(value: T) -> T:
     return cast("T", marshal.loads(marshal.dumps(cast("Any", value), 2)))
 
 
-def has_labels(item: Object, labels: Mapping[str, str] | None) -> bool:
+def has_labels(item: Object, labels: Mapping[str, str]) -> bool:
     """Return whether an object has all those labels."""
     carried: dict[str, str] = item["metadata"].get("labels", {})
-    return (labels or {}).items() <= carried.items()
+    return labels.items() <= carried.items()
 
 
 def is_terminating(item: Object) -> bool:
@@ -82,7 +82,7 @@ class Objects:
         self.world = world
         self.now = START
         self.ending: dict[str, int] = {}
-        self._items: dict[tuple[str, str], Object] = {}
+        self._items: dict[str, dict[str, Object]] = {}
         self._count = 0
 
     def number(self) -> int:
@@ -105,24 +105,17 @@ class Objects:
 
     def get(self, kind: str, name: str) -> Object | None:
         """Return the object itself, not a copy."""
-        return self._items.get((kind, name))
+        return self._items.get(kind, {}).get(name)
 
     def find_all(self, kind: str, labels: Mapping[str, str] | None = None) -> list[Object]:
         """Return the objects themselves, ordered by name."""
-        found = [
-            item
-            for (one, _), item in self._items.items()
-            if one == kind and has_labels(item, labels)
-        ]
-        return sorted(found, key=lambda item: str(item["metadata"]["name"]))
+        named = sorted(self._items.get(kind, {}).items())
+        return [item for _, item in named if not labels or has_labels(item, labels)]
 
     def owned_by(self, kind: str, owner: Object) -> list[Object]:
         """Return the objects that another one owns, oldest first."""
-        return [
-            item
-            for (one, _), item in self._items.items()
-            if one == kind and owner["metadata"]["uid"] in _owners(item)
-        ]
+        uid = owner["metadata"]["uid"]
+        return [item for item in self._items.get(kind, {}).values() if uid in _owners(item)]
 
     def add(self, item: Object) -> Object:
         """Add a new object, with the fields that the API server sets."""
@@ -137,7 +130,7 @@ class Objects:
         }
         if kind in KINDS_WITH_GENERATION:
             metadata["generation"] = 1
-        self._items[kind, metadata["name"]] = item
+        self._items.setdefault(kind, {})[metadata["name"]] = item
         self.touch(item)
         return item
 
@@ -186,8 +179,8 @@ class Objects:
                 self.ending[metadata["name"]] = self.world.termination_steps
                 self.touch(item)
             return
-        self._items.pop((kind, metadata["name"]), None)
-        for owned in [other for other in self._items.values() if metadata["uid"] in _owners(other)]:
+        self._items.get(kind, {}).pop(metadata["name"], None)
+        for owned in [owned for kind in self._items for owned in self.owned_by(kind, item)]:
             self.remove(owned)
 
     def end_pods(self) -> None:
@@ -195,7 +188,7 @@ class Objects:
         self.ending = {name: left - 1 for name, left in self.ending.items()}
         for name in [name for name, left in self.ending.items() if left <= 0]:
             del self.ending[name]
-            self._items.pop(("Pod", name), None)
+            self._items["Pod"].pop(name, None)
 
     def event(self, about: Object, reason: str, message: str, kind: str = "Normal") -> None:
         """Record an event, or count it again; those of the scheduler use another time field."""

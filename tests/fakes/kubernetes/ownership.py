@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,11 +51,15 @@ def _key(name: str, item: Any) -> str | None:
         return None
     filled = {"protocol": "TCP", **item}
     for keys in KEYS[name]:
-        if filled.keys() >= set(keys):
-            return "k:" + json.dumps(
-                {key: filled[key] for key in keys}, separators=(",", ":"), sort_keys=True
-            )
+        if all(key in filled for key in keys):
+            return _key_text(keys, tuple(filled[key] for key in keys))
     return None
+
+
+@functools.lru_cache
+def _key_text(keys: tuple[str, ...], values: tuple[Any, ...]) -> str:
+    pairs = dict(zip(keys, values, strict=True))
+    return "k:" + json.dumps(pairs, separators=(",", ":"), sort_keys=True)
 
 
 def _leaves(value: Any, path: Path, name: str = "") -> Iterator[tuple[Path, Any]]:
