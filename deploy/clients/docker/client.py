@@ -12,6 +12,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import IO, Any, cast
 
 from deploy.archive import pack_files
@@ -58,15 +59,20 @@ class DockerEngine:
             self._api = _connect(address)
             self._api.ping()
 
+    @cached_property
+    def _description(self) -> Mapping[str, Any]:
+        """What the engine says of itself; asked once, as it collects that for milliseconds."""
+        return cast("Mapping[str, Any]", self._api.version(api_version=False))
+
     @property
     def product(self) -> str:
-        components = self._api.version(api_version=False).get("Components") or ()
+        components = self._description.get("Components") or ()
         names = [str(component.get("Name", "")) for component in components]
         return "Podman" if any(name.startswith("Podman") for name in names) else "Docker"
 
     @property
     def version(self) -> str:
-        return str(self._api.version(api_version=False)["Version"])
+        return str(self._description["Version"])
 
     @property
     def is_local(self) -> bool:
@@ -76,7 +82,7 @@ class DockerEngine:
 
     @property
     def architecture(self) -> str:
-        return str(self._api.version(api_version=False)["Arch"])
+        return str(self._description["Arch"])
 
     # --- images
 
