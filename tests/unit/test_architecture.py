@@ -194,7 +194,9 @@ def test_parts_do_not_import_each_other(place: str, forbidden: set[str]) -> None
 def test_the_command_line_loads_only_what_is_instant() -> None:
     """A list of the tasks needs the output of tasks, but not their work."""
     loaded = {
-        one.imported for one in imports("tasks") if one.when == "loaded" and one.top == "deploy"
+        one.imported
+        for one in imports("deploy/cli/tasks")
+        if one.when == "loaded" and one.top == "deploy"
     }
     assert loaded == {"deploy.cli.output", "deploy.cli.program"}
     below = {

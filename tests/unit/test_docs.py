@@ -15,6 +15,7 @@ from invoke.tasks import Task
 from pydantic.fields import FieldInfo
 
 from deploy import errors
+from deploy.cli.tasks import namespace
 from deploy.settings import environments
 from deploy.settings.app import App
 from deploy.settings.azure import Azure
@@ -23,7 +24,6 @@ from deploy.settings.image import ImageBuild, Wheels
 from deploy.settings.model import ModelSource
 from deploy.settings.reading import Settings
 from deploy.settings.table import Table
-from tasks import namespace
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

@@ -15,14 +15,13 @@ from typing import Any
 
 import pytest
 
-import tasks
-from deploy.cli import commands
+from deploy.cli import commands, tasks
 from deploy.cli.program import Program
 from deploy.errors import InternalError, ReleaseError
 from tests.fakes.application import Application
 from tests.fakes.deployers import Killed, is_held, mortal
 
-ROOT = Path(tasks.__file__).parent
+ROOT = Path(__file__).parents[2]
 HEAVY = {
     "azure",
     "docker",
@@ -121,7 +120,7 @@ def run(application: Application) -> Run:
 
 def load_tasks() -> dict[str, Any]:
     """Return every task by its name, loaded again as Invoke removes the help of those it runs."""
-    namespace = runpy.run_path(str(ROOT / "tasks.py"))["namespace"]
+    namespace = runpy.run_path(str(tasks.__file__))["namespace"]
     return {name: namespace[name] for name in namespace.task_names}
 
 
