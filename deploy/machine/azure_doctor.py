@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from deploy.clients.azure import roles
 from deploy.clients.azure.aks import AksCluster, find_aks_cluster
 from deploy.clients.azure.blob import is_blob_location
+from deploy.clients.azure.cluster_account import ClusterAccount
 from deploy.clients.azure.errors import AzureError
 from deploy.clients.azure.identity import Identity
 from deploy.clients.azure.key_vault import SCHEME as KEY_VAULT
@@ -108,16 +108,13 @@ class AzureDoctor:
     def _cluster(self, address: ClusterAddress, cluster: AksCluster) -> Check:
         if self._host.connect_cluster(*address).is_allowed("create", "Deployment"):
             return Check("cluster rights", f"namespace {address.namespace}")
-        principal = self._identity.principal()
-        scope = cluster.resource_id(ResourceManager(self._identity))
-        role = roles.assignment(
-            principal, roles.WRITE_NAMESPACE, f"{scope}/namespaces/{address.namespace}"
-        )
+        resource = cluster.resource_id(ResourceManager(self._identity))
+        account = ClusterAccount(self._identity.principal(), resource)
         return Check(
             "cluster rights",
             "",
-            f"{role}; in a cluster that does not use roles of Azure, bind the object id "
-            f"{principal.object_id} to the role in deploy/manifests/rbac.yaml",
+            f"{account.assignment(address.namespace)}; in a cluster that does not use roles of "
+            f"Azure: {account.binding(address.namespace)}",
         )
 
 

@@ -95,7 +95,7 @@ def test_missing_rights_in_a_cluster_are_a_command(
         f"--scope /subscriptions/{SUBSCRIPTION}/resourceGroups/pictures/providers"
         "/Microsoft.ContainerService/managedClusters/shop/namespaces/shop`"
     ) in found.cure
-    assert f"bind the object id {OBJECT}" in found.cure
+    assert f"--role twinship-deployer --user {OBJECT} --namespace shop`" in found.cure
 
 
 def test_the_id_of_a_cluster_has_its_subscription(
