@@ -30,10 +30,11 @@ USER = "00000000-0000-0000-0000-000000000000"
 """The user for whom a registry takes a refresh token as the password."""
 
 _HOUR = 3600.0
-_NETWORK = (
-    "the registry's firewall refuses this address: add it in the registry's networking, "
-    "or run where the registry can be reached"
-)
+# The role in a registry with permissions for all of it, and in one with permissions for
+# repositories (ABAC), which does not honour the first.
+_TO_PUSH = (roles.PUSH, roles.WRITE_REPOSITORY)
+_TO_PULL = (roles.PULL, roles.READ_REPOSITORY)
+_REFUSED_ADDRESS = re.compile(r"client with IP '([^']*)'")
 
 
 def is_registry(host: str, identity: Identity) -> bool:
@@ -178,14 +179,22 @@ class RegistryLogin:
             method: The HTTP method.
             detail: The registry's own messages.
         """
-        if "client with IP" in detail:
-            return _NETWORK
-        reads = method in ("GET", "HEAD")
-        role = roles.PULL if reads else roles.PUSH
-        other = roles.READ_REPOSITORY if reads else roles.WRITE_REPOSITORY
+        address = _REFUSED_ADDRESS.search(detail)
+        if address:
+            return self._network_advice(address[1])
+        names = _TO_PULL if method in ("GET", "HEAD") else _TO_PUSH
         scope = roles.registry_scope(self._host)
+        principal = self._identity.principal()
+        usual, other = (roles.assignment(principal, name, scope) for name in names)
         return (
-            f"{roles.assignment(self._identity.principal(), role, scope)}; in a registry with "
-            f'permissions for repositories (ABAC) the role is "{other}"; '
-            "new roles count after some minutes"
+            f"{usual}; a registry with permissions for repositories (ABAC) does not honour that "
+            f"role, and needs {other}; new roles count after some minutes"
+        )
+
+    def _network_advice(self, address: str) -> str:
+        name = self._host.partition(".")[0]
+        return (
+            f"the registry's firewall refuses the address {address}: "
+            f"`az acr network-rule add --name {name} --ip-address {address}`, "
+            "or run where the registry can be reached"
         )

@@ -55,6 +55,8 @@ _REFUSALS = {
     "factor": (50076, "You must use multi-factor authentication."),
     "enrolment": (50079, "The user is required to use multi-factor authentication."),
 }
+_REPOSITORY_ROLES = {"repository writer": {"push", "pull"}, "repository reader": {"pull"}}
+_REGISTRY_ROLES = {"push", "pull", *_REPOSITORY_ROLES}
 # An expired or revoked login, or one that lacks a factor, has another status.
 _OF_USERS = {"user", "revoked", "factor", "enrolment"}
 
@@ -67,8 +69,8 @@ class StandIn:
     """Azure, for one tenant, with one service principal and one user.
 
     Attributes:
-        roles: what the identity may do: `push`, `pull`, `secrets`, `cluster`,
-            `blobs`.
+        roles: what the identity may do: `push`, `pull`, `repository writer`,
+            `repository reader`, `secrets`, `cluster`, `blobs`.
         lifetime: the seconds of a token's life.
         secret: the secret of the service principal.
         subjects: the federated credentials: pairs of issuer and subject.
@@ -84,6 +86,9 @@ class StandIn:
         takes_keys: whether the store takes keys.
         refusal: the name of the refusal that each login gets; empty for none.
         firewall: whether the registry refuses the address of its client.
+        abac: whether the registry honours roles for repositories alone.
+        refuses_early: whether the registry's login service gives no token of fewer actions than
+            were asked for.
     """
 
     def __init__(self) -> None:
@@ -102,6 +107,8 @@ class StandIn:
         self.client_key: Signer | None = None
         self.user_is_known = True
         self.firewall = False
+        self.abac = False
+        self.refuses_early = False
         self.refusal = ""
         self.takes_keys = False
 
@@ -264,7 +271,7 @@ class StandIn:
             text = "client with IP '10.0.0.7' is not allowed access."
             return Answer(403, _registry_error("DENIED", text))
         audience = "https://containerregistry.azure.net"
-        if asked.value("service") != asked.host or not self.roles & {"push", "pull"}:
+        if asked.value("service") != asked.host or not self.roles & _REGISTRY_ROLES:
             return Answer(401, _registry_error("UNAUTHORIZED"))
         if not self.accepts(asked.value("access_token"), audience):
             return Answer(401, _registry_error("UNAUTHORIZED"))
@@ -276,14 +283,24 @@ class StandIn:
         refresh = login.decode().partition(":")[2]
         if not self.accepts(refresh, asked.host):
             return Answer(401, _registry_error("UNAUTHORIZED"))
-        access = [self._granted(scope) for scope in asked.form.get("scope", [])]
+        scopes = asked.form.get("scope", [])
+        access = [self._granted(scope) for scope in scopes]
+        wanted = [scope.rpartition(":")[2].split(",") for scope in scopes]
+        if self.refuses_early and [one["actions"] for one in access] != wanted:
+            return Answer(401, _registry_error("UNAUTHORIZED"))
         token = self.signer.sign(self.lifetime, iss=asked.host, aud=asked.host, access=access)
         return Answer(200, {"access_token": token})
 
     def _granted(self, scope: str) -> dict[str, Any]:
         kind, name, actions = scope.split(":")
-        granted = [action for action in actions.split(",") if action in self.roles]
+        granted = [action for action in actions.split(",") if action in self._registry_actions()]
         return {"type": kind, "name": name, "actions": granted}
+
+    def _registry_actions(self) -> set[str]:
+        """Return what those roles allow that the registry honours."""
+        if not self.abac:
+            return self.roles & {"push", "pull"}
+        return set().union(*(_REPOSITORY_ROLES.get(role, set()) for role in self.roles))
 
     def _registry_allows(self, asked: Asked) -> bool:
         if not self.accepts(asked.token, asked.host):
