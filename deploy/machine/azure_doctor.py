@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from deploy.clients.azure.aks import AksCluster, find_aks_cluster
-from deploy.clients.azure.blob import is_blob_location
+from deploy.clients.azure.blob import BlobStore, is_blob_location
 from deploy.clients.azure.cluster_account import ClusterAccount
 from deploy.clients.azure.errors import AzureError
 from deploy.clients.azure.identity import Identity
 from deploy.clients.azure.key_vault import SCHEME as KEY_VAULT
 from deploy.clients.azure.registry import RegistryLogin, is_registry
 from deploy.clients.azure.resource_manager import ResourceManager
-from deploy.clients.stores.protocol import Store
 from deploy.errors import ReleaseError
 from deploy.machine.doctor import Check
 from deploy.machine.host import Host
@@ -25,14 +24,14 @@ _PUSH = frozenset({"pull", "push"})
 
 
 class AzureDoctor:
-    """Checks each part on Azure that an environment uses, by a request that reads.
+    """Checks each part on Azure that an environment uses, by requests that change nothing.
 
     Args:
         settings: the application's settings.
         environment: the environment's name.
         identity: the identity.
         secrets: the secrets that settings name.
-        open_store: returns the model store.
+        open_store: returns the model store, if it is in Azure Blob.
         host: this machine, which connects to clusters.
     """
 
@@ -42,7 +41,7 @@ class AzureDoctor:
         environment: str,
         identity: Identity,
         secrets: Mapping[str, str],
-        open_store: Callable[[], Store],
+        open_store: Callable[[], BlobStore],
         host: Host,
     ) -> None:
         self._settings = settings
@@ -95,7 +94,10 @@ class AzureDoctor:
         store = self._open_store()
         # A listing, as its refusal has the service's code.
         store.folders("models")
-        return Check("model store", store.location)
+        advice = store.publish_advice()
+        # No failure: a release fetches a model, and others may publish it.
+        found = f"can fetch; to publish: {advice}" if advice else "can fetch and publish"
+        return Check("model store", f"{store.location}, {found}")
 
     def _registry(self) -> Check:
         registry = RegistryLogin(self._env.registry, self._identity)

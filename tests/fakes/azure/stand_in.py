@@ -70,7 +70,7 @@ class StandIn:
 
     Attributes:
         roles: what the identity may do: `push`, `pull`, `repository writer`,
-            `repository reader`, `secrets`, `cluster`, `blobs`.
+            `repository reader`, `secrets`, `cluster`, `blobs`, `blob reader`.
         lifetime: the seconds of a token's life.
         secret: the secret of the service principal.
         subjects: the federated credentials: pairs of issuer and subject.
@@ -331,7 +331,8 @@ class StandIn:
             return known.answer(asked) if known else refusal
         if not self.accepts(asked.token, "https://storage.azure.com"):
             return blob_error(401, "InvalidAuthenticationInfo")
-        if "blobs" not in self.roles:
+        reads = asked.method in ("GET", "HEAD")
+        if not self.roles & ({"blobs", "blob reader"} if reads else {"blobs"}):
             return blob_error(403, "AuthorizationPermissionMismatch")
         return self.blobs.answer(asked)
 
