@@ -38,8 +38,6 @@ CONNECTION = "sc://organisation/project/connection"
 REGISTRY = "shop.azurecr.io"
 CLUSTER = "6dae42f8-4368-4678-94ff-3960e28e3630"
 VAULT = "safe.vault.azure.net"
-# Those of GitHub are valid for five minutes.
-_ASSERTION_SECONDS = 300.0
 
 _REFUSALS = {
     "secret": (7000215, "Invalid client secret provided."),
@@ -72,6 +70,7 @@ class StandIn:
         roles: what the identity may do: `push`, `pull`, `repository writer`,
             `repository reader`, `secrets`, `cluster`, `blobs`, `blob reader`.
         lifetime: the seconds of a token's life.
+        assertion_lifetime: the seconds of an assertion's life; those of GitHub live for 300.
         secret: the secret of the service principal.
         subjects: the federated credentials: pairs of issuer and subject.
         faults: the answers, or Cut, of the next requests to a host, by the host's name.
@@ -95,6 +94,7 @@ class StandIn:
         self.signer = Signer()
         self.roles = {"push", "pull", "secrets", "cluster", "blobs"}
         self.lifetime = 3600.0
+        self.assertion_lifetime = 300.0
         self.secret = SECRET
         self.subjects = {(GITHUB, SUBJECT), (PIPELINES, CONNECTION)}
         self.faults: dict[str, deque[Answer | type[Cut]]] = {}
@@ -231,7 +231,7 @@ class StandIn:
 
     def assertion(self, issuer: str, subject: str) -> str:
         """Return an assertion of a CI system."""
-        return self.signer.sign(_ASSERTION_SECONDS, iss=issuer, sub=subject, aud=AUDIENCE)
+        return self.signer.sign(self.assertion_lifetime, iss=issuer, sub=subject, aud=AUDIENCE)
 
     def _github(self, asked: Asked) -> Answer:
         if asked.token != "planted-request-token" or asked.value("audience") != AUDIENCE:
