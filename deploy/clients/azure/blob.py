@@ -114,8 +114,13 @@ def find_address(location: str, identity: Identity, environ: Mapping[str, str]) 
             on=hide_queries(location),
             next="write it as https://HOST, or unset it",
         )
-    endpoint = named or f"https://{account}.blob.{identity.cloud.storage_suffix}"
+    endpoint = named or _endpoint_of(account, identity)
     return BlobAddress(account, container, prefix, endpoint)
+
+
+def _endpoint_of(account: str, identity: Identity) -> str:
+    suffix = identity.cloud.require_suffix("storage_suffix", "storage-endpoint")
+    return f"https://{account}.blob.{suffix}"
 
 
 def _account_in(host: str, identity: Identity) -> str:

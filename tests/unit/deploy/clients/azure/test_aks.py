@@ -121,8 +121,30 @@ def test_a_missing_role_is_told(azure: StandIn) -> None:
     azure.faults[MANAGEMENT] = deque([Answer(403, body)])
     with pytest.raises(ClusterLogin) as caught:
         login_to(azure).load()
-    assert '--role "Azure Kubernetes Service Cluster User Role"' in caught.value.next
-    assert "--scope /subscriptions/s/resourceGroups/pictures" in caught.value.next
+    assert caught.value.next == (
+        f"`az role assignment create --assignee-object-id {OBJECT} "
+        "--assignee-principal-type ServicePrincipal "
+        '--role "Azure Kubernetes Service Cluster User Role" '
+        "--scope /subscriptions/s/resourceGroups/pictures`; "
+        "a new role counts after up to half an hour"
+    )
+
+
+def test_a_cluster_without_any_login_is_told(azure: StandIn) -> None:
+    """Its own accounts are disabled, and it has no login by Entra."""
+    message = (
+        "Getting static credential is not allowed because this cluster is set to disable "
+        "local accounts."
+    )
+    azure.faults[MANAGEMENT] = deque(
+        [Answer(400, {"error": {"code": "BadRequest", "message": message}})]
+    )
+    with pytest.raises(ClusterLogin, match="400 BadRequest") as caught:
+        login_to(azure).load()
+    assert (
+        f"`az aks update --ids /subscriptions/{SUBSCRIPTION}/resourceGroups/pictures/providers"
+        "/Microsoft.ContainerService/managedClusters/shop --enable-aad`"
+    ) in caught.value.next
 
 
 @pytest.mark.parametrize(
