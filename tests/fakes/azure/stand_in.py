@@ -310,10 +310,11 @@ class StandIn:
         return any(wanted in one["actions"] for one in access)
 
     def _vault(self, asked: Asked) -> Answer:
-        if not self.accepts(asked.token, "https://vault.azure.net"):
+        audience = f"https://{asked.host.partition('.')[2]}"
+        if not self.accepts(asked.token, audience):
             challenge = (
                 f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", '
-                'resource="https://vault.azure.net"'
+                f'resource="{audience}"'
             )
             return Answer(401, _error("Unauthorized"), {"WWW-Authenticate": challenge})
         if "secrets" not in self.roles:
@@ -337,7 +338,10 @@ class StandIn:
         return self.blobs.answer(asked)
 
     def _management(self, asked: Asked) -> Answer:
-        if not self.accepts(asked.token, "https://management.core.windows.net/"):
+        # Only the public cloud has two names for it.
+        name = asked.host.replace("management.azure.com", "management.windows.net")
+        audience = f"https://{name.replace('management.', 'management.core.', 1)}/"
+        if not self.accepts(asked.token, audience):
             return Answer(401, _error("InvalidAuthenticationToken"))
         if asked.path.endswith("/listClusterUserCredential"):
             if "cluster" not in self.roles:
