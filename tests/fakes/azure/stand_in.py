@@ -76,6 +76,7 @@ class StandIn:
         faults: the answers, or Cut, of the next requests to a host, by the host's name.
         asked: all requests, in order.
         secrets: the secrets of the key vault.
+        subscriptions: those that the identity sees: it has a role there.
         kubeconfig: the kubeconfig of the cluster.
         cluster_token: what is given as the token for the cluster; empty for one of its own.
         blobs: the store.
@@ -100,6 +101,7 @@ class StandIn:
         self.faults: dict[str, deque[Answer | type[Cut]]] = {}
         self.asked: list[Asked] = []
         self.secrets = {"password": "planted-vault-secret"}
+        self.subscriptions: list[str] = []
         self.kubeconfig = ""
         self.cluster_token = ""
         self.blobs = BlobService()
@@ -343,9 +345,12 @@ class StandIn:
         audience = f"https://{name.replace('management.', 'management.core.', 1)}/"
         if not self.accepts(asked.token, audience):
             return Answer(401, _error("InvalidAuthenticationToken"))
+        if asked.path == "/subscriptions":
+            found = [{"subscriptionId": one, "state": "Enabled"} for one in self.subscriptions]
+            return Answer(200, {"value": found})
         if asked.path.endswith("/listClusterUserCredential"):
             if "cluster" not in self.roles:
-                return Answer(403, _error("AuthorizationFailed", "does not have authorization"))
+                return Answer(403, _error("AuthorizationFailed", _lacking(asked.path)))
             value = base64.b64encode(self.kubeconfig.encode()).decode()
             return Answer(200, {"kubeconfigs": [{"name": "clusterUser", "value": value}]})
         return Answer(404, _error("ResourceNotFound"))
@@ -360,6 +365,16 @@ def _refusal(kind: str) -> Answer:
             "error_description": f"AADSTS{code}: {text} Trace ID: 0 Correlation ID: 0",
             "error_codes": [code],
         },
+    )
+
+
+def _lacking(path: str) -> str:
+    scope, _, action = path.rpartition("/")
+    return (
+        f"The client '{CLIENT}' with object id '{OBJECT}' does not have authorization to perform "
+        f"action 'Microsoft.ContainerService/managedClusters/{action}/action' over scope "
+        f"'{scope}' or the scope is invalid. If access was recently granted, please refresh your "
+        "credentials."
     )
 
 

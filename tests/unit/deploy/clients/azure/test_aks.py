@@ -112,20 +112,15 @@ def test_a_cluster_without_entra_is_used_with_a_warning(
 
 def test_a_missing_role_is_told(azure: StandIn) -> None:
     """The scope is that of the answer."""
-    message = (
-        f"The client 'c' with object id '{OBJECT}' does not have authorization to perform action "
-        "'Microsoft.ContainerService/managedClusters/listClusterUserCredential/action' over scope "
-        "'/subscriptions/s/resourceGroups/pictures' or the scope is invalid."
-    )
-    body = {"error": {"code": "AuthorizationFailed", "message": message}}
-    azure.faults[MANAGEMENT] = deque([Answer(403, body)])
+    azure.roles.discard("cluster")
     with pytest.raises(ClusterLogin) as caught:
         login_to(azure).load()
     assert caught.value.next == (
         f"`az role assignment create --assignee-object-id {OBJECT} "
         "--assignee-principal-type ServicePrincipal "
         '--role "Azure Kubernetes Service Cluster User Role" '
-        "--scope /subscriptions/s/resourceGroups/pictures`; "
+        f"--scope /subscriptions/{SUBSCRIPTION}/resourceGroups/pictures/providers"
+        "/Microsoft.ContainerService/managedClusters/shop`; "
         "a new role counts after up to half an hour"
     )
 
@@ -166,7 +161,7 @@ def test_a_cluster_that_is_not_found_is_told(azure: StandIn, code: str, advice: 
 def test_the_only_subscription_is_used(azure: StandIn) -> None:
     """None has to be named then."""
     login_to(azure)
-    azure.faults[MANAGEMENT] = deque([Answer(200, {"value": [{"subscriptionId": "only"}]})])
+    azure.subscriptions = ["only"]
     AksLogin(CLUSTER, identity_on(azure, SERVICE_PRINCIPAL)).load()
     paths = [one.path for one in azure.asked if one.host == MANAGEMENT]
     assert paths[0] == "/subscriptions"
@@ -177,8 +172,7 @@ def test_the_only_subscription_is_used(azure: StandIn) -> None:
 def test_one_of_several_subscriptions_has_to_be_named(azure: StandIn, names: list[str]) -> None:
     """The error names the variable for it."""
     login = AksLogin(CLUSTER, identity_on(azure, SERVICE_PRINCIPAL))
-    found = {"value": [{"subscriptionId": name} for name in names]}
-    azure.faults[MANAGEMENT] = deque([Answer(200, found)])
+    azure.subscriptions = names
     with pytest.raises(ClusterLogin, match=f"sees {len(names)} subscriptions") as caught:
         login.load()
     assert "AZURE_SUBSCRIPTION_ID" in caught.value.next
