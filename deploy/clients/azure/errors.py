@@ -25,7 +25,10 @@ _FEDERATION = (
     "or `az identity federated-credential create` for a managed identity"
 )
 _CASE = f"the subject differs in upper and lower case only; {_FEDERATION}"
-_ASSERTION = "see whether the clock of this machine is right, then run again"
+_ASSERTION = (
+    "see whether the clock of this machine is right, then run again; an assertion that was given "
+    "to `az login` cannot be renewed: let the job log in by itself, see docs/11-azure.md"
+)
 # By the number in a message's code, AADSTS7000215.
 _ADVICE: Mapping[int, str] = {
     700213: _FEDERATION,
