@@ -15,7 +15,7 @@ from deploy.clients.azure.key_vault import SCHEME as KEY_VAULT
 from deploy.clients.azure.registry import RegistryLogin, is_registry
 from deploy.clients.azure.resource_manager import ResourceManager
 from deploy.errors import ReleaseError
-from deploy.machine.doctor import Check
+from deploy.machine.doctor import Check, lacking_kinds
 from deploy.machine.host import Host
 from deploy.settings.environments import ClusterAddress
 from deploy.settings.reading import Settings
@@ -108,7 +108,7 @@ class AzureDoctor:
         return Check("registry login", "", registry.advise("PUT", ""))
 
     def _cluster(self, address: ClusterAddress, cluster: AksCluster) -> Check:
-        if self._host.connect_cluster(*address).is_allowed("create", "Deployment"):
+        if not lacking_kinds(self._host.connect_cluster(*address)):
             return Check("cluster rights", f"namespace {address.namespace}")
         resource = cluster.resource_id(ResourceManager(self._identity))
         account = ClusterAccount(self._identity.principal(), resource)

@@ -100,11 +100,12 @@ def test_a_missing_role_is_a_command(
     assert f'--role "{role}"' in found.cure
 
 
+@pytest.mark.parametrize("kind", ["Lease", "Deployment", "Service"])
 def test_missing_rights_in_a_cluster_are_a_command(
-    application: Application, monkeypatch: pytest.MonkeyPatch
+    application: Application, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """For roles of Azure, and for those of the cluster."""
-    application.cluster.forbidden.add(("create", "Deployment"))
+    application.cluster.forbidden.add(("create", kind))
     found = checks(application, monkeypatch, SERVICE_PRINCIPAL | KEYS)["cluster rights"]
     assert '--role "Azure Kubernetes Service RBAC Writer"' in found.cure
     assert (
