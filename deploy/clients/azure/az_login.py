@@ -17,6 +17,7 @@ from typing import Any
 from deploy.clients.azure.errors import AzureError
 
 _PAUSE = 0.05
+# How often a file is read in a second.
 _SECOND = 20
 # A writer on a busy machine may be stopped for seconds after it has truncated a file.
 _WRITING = 10 * _SECOND

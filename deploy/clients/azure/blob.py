@@ -119,7 +119,8 @@ def find_address(location: str, identity: Identity, environ: Mapping[str, str]) 
 
 
 def _endpoint_of(account: str, identity: Identity) -> str:
-    suffix = identity.cloud.require_suffix("storage_suffix", "storage-endpoint")
+    cloud = identity.cloud
+    suffix = cloud.require_suffix(cloud.storage_suffix, "storage-endpoint")
     return f"https://{account}.blob.{suffix}"
 
 

@@ -35,17 +35,16 @@ class Cloud:
     vault_suffix: str = ""
     storage_suffix: str = ""
 
-    def require_suffix(self, attribute: str, option: str) -> str:
-        """Return one of the suffixes.
+    def require_suffix(self, suffix: str, option: str) -> str:
+        """Return one of the suffixes, unless it is empty.
 
         Args:
-            attribute: The name of the attribute.
+            suffix: The suffix.
             option: The end of the option of `az cloud update` that sets it.
 
         Raises:
             SettingsInvalid: The cloud has none.
         """
-        suffix = str(getattr(self, attribute))
         if suffix:
             return suffix
         raise SettingsInvalid(

@@ -60,7 +60,8 @@ class KeyVault:
                 on=location,
                 next="write keyvault://VAULT/NAME, or keyvault://VAULT/NAME/VERSION",
             )
-        suffix = self._identity.cloud.require_suffix("vault_suffix", "keyvault-dns")
+        cloud = self._identity.cloud
+        suffix = cloud.require_suffix(cloud.vault_suffix, "keyvault-dns")
         version = f"/{found[3]}" if found[3] else ""
         url = f"https://{found[1]}{suffix}/secrets/{found[2]}{version}"
         resource = f"https://{suffix.removeprefix('.')}"
@@ -80,11 +81,10 @@ class KeyVault:
         code = str(error.get("code", "")) if isinstance(error, dict) else ""
         inner = error.get("innererror") if isinstance(error, dict) else None
         reason = str(inner.get("code", "")) if isinstance(inner, dict) else ""
-        cure = self._cure(status, reason, named[1], named[2])
         return SettingsInvalid(
             f"the key vault answered {status} {reason or code}".strip(),
             on=location,
-            next=self._tenant_advice(response) if status == 401 else cure,
+            next=self._cure(response, reason, named[1], named[2]),
         )
 
     def _tenant_advice(self, response: requests.Response) -> str:
@@ -97,31 +97,36 @@ class KeyVault:
             f"this is {self._identity.principal()}"
         )
 
-    def _cure(self, status: int, reason: str, vault: str, name: str) -> str:
+    def _cure(self, response: requests.Response, reason: str, vault: str, name: str) -> str:
+        status = response.status_code
+        secret = f"--vault-name {vault} --name {name}"
+        if status == 401:
+            return self._tenant_advice(response)
         if status == 404:
             return (
                 "correct the name, or create the secret: "
-                f"`az keyvault secret set --vault-name {vault} --name {name} --file FILE`"
+                f"`az keyvault secret set {secret} --file FILE`"
             )
         if reason == "SecretDisabled":
-            return (
-                f"`az keyvault secret set-attributes --vault-name {vault} --name {name} "
-                "--enabled true`"
-            )
+            return f"`az keyvault secret set-attributes {secret} --enabled true`"
+        if status == 403:
+            return self._access_advice(reason, vault)
+        return "run again; if it fails again, see the health of the vault"
+
+    def _access_advice(self, reason: str, vault: str) -> str:
+        """Return what lets the identity in, by the vault's reason to keep it out."""
         if reason in _NETWORK:
             return (
                 "the vault's firewall refuses this address: add it in the vault's networking, "
                 "or run where the vault can be reached"
             )
+        principal = self._identity.principal()
         if reason == "AccessDenied":
             return (
                 f"`az keyvault set-policy --name {vault} --secret-permissions get "
-                f"--object-id {self._identity.principal().object_id}`"
+                f"--object-id {principal.object_id}`"
             )
-        if status == 403:
-            scope = roles.vault_scope(vault)
-            return roles.assignment(self._identity.principal(), roles.READ_SECRETS, scope)
-        return "run again; if it fails again, see the health of the vault"
+        return roles.assignment(principal, roles.READ_SECRETS, roles.vault_scope(vault))
 
 
 class NamedSecrets(Mapping[str, str]):

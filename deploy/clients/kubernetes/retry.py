@@ -113,8 +113,10 @@ class RetryingClient:
         """
         if not isinstance(outcome, ApiResponse) or outcome.status != 401:
             return False
+        if self._has_answered:
+            return True
         account = self._transport.account()
-        return self._has_answered or (account is not None and account.is_identity)
+        return account is not None and account.is_identity
 
     def _retry_seconds(
         self,
