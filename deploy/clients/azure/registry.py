@@ -98,7 +98,11 @@ class RegistryLogin:
             # The token may have been revoked, or the identity's rights are new.
             answer = self._send(service, self._identity.token(RESOURCE, token.value))
         if answer is None:
-            raise self._refusal("the registry does not accept the identity", self.advise("PUT", ""))
+            raise self._refusal(
+                "the registry does not accept the identity",
+                f"{self.advise('PUT', '')}; or set `tenant` in [azure], if the registry belongs to "
+                f"another tenant than {self._identity.principal().tenant}",
+            )
         now = self._now()
         lifetime = float(claims_of(answer).get("exp", now + _HOUR)) - now
         self._login = Login(USER, answer, self.advise, partial(self.renew, answer))

@@ -17,7 +17,7 @@ from deploy.errors import RegistryDenied
 from tests.fakes import web
 from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on
-from tests.fakes.azure.stand_in import OBJECT, REGISTRY, StandIn, asked_of
+from tests.fakes.azure.stand_in import OBJECT, REGISTRY, TENANT, StandIn, asked_of
 from tests.fakes.web import FakeWeb
 
 RESOURCE = "https://containerregistry.azure.net"
@@ -182,7 +182,7 @@ def test_a_refusal_of_the_network_is_not_one_of_the_actions(azure: StandIn) -> N
 
 
 def test_an_identity_without_a_role_is_told_which(azure: StandIn) -> None:
-    """The advice is the command, filled in, for both kinds of registries."""
+    """The advice is the command, filled in, for both kinds of registries; or the tenant is."""
     azure.roles.clear()
     error = denial_of(azure)
     assert error.what == "the registry does not accept the identity"
@@ -190,6 +190,7 @@ def test_an_identity_without_a_role_is_told_which(azure: StandIn) -> None:
     assert '--role "AcrPush"' in error.next
     assert "--scope $(az acr show --name shop --query id --output tsv)" in error.next
     assert "Container Registry Repository Writer" in error.next
+    assert f"another tenant than {TENANT}" in error.next
 
 
 @pytest.mark.parametrize("refuses_early", [True, False])
