@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from deploy.cache import Cache
-from deploy.clients.azure.blob import is_blob_location, open_blob_store
+from deploy.clients.azure.blob import BlobStore, is_blob_location, open_blob_store
 from deploy.clients.azure.http import AzureHttp
 from deploy.clients.azure.identity import Identity
 from deploy.clients.azure.key_vault import KeyVault, NamedSecrets
@@ -114,8 +114,12 @@ class ReleaseContext:
         """The model store."""
         model = self.settings.model
         if is_blob_location(model.store):
-            return open_blob_store(model.store, self.azure, os.environ, self._read_store_key())
+            return self._open_blob_store()
         return self.clients.open_store(model.store, self.directory)
+
+    def _open_blob_store(self) -> BlobStore:
+        location = self.settings.model.store
+        return open_blob_store(location, self.azure, os.environ, self._read_store_key())
 
     def _read_store_key(self) -> dict[str, str]:
         """Return the key of a store in Azure Blob, by the library's name for it; empty for none."""
@@ -203,7 +207,7 @@ class ReleaseContext:
             self.environment,
             self.azure,
             self.secrets,
-            lambda: self.store,
+            self._open_blob_store,
             self.host,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import ssl
@@ -33,6 +34,12 @@ def is_taken(address: str, port: int) -> bool:
 def resolves_to(host: str, address: str) -> bool:
     """Return whether DNS resolves a host name to an address, which may itself be a name."""
     return bool(_addresses(host) & _addresses(address))
+
+
+def has_private_address(host: str) -> bool:
+    """Return whether DNS resolves a host name to addresses of private networks alone."""
+    found = _addresses(host)
+    return bool(found) and all(ipaddress.ip_address(address).is_private for address in found)
 
 
 def _addresses(host: str) -> frozenset[str]:

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from deploy.clients.azure import roles
 from deploy.clients.azure.aks import AksCluster, find_aks_cluster
-from deploy.clients.azure.blob import is_blob_location
+from deploy.clients.azure.blob import BlobStore, is_blob_location
+from deploy.clients.azure.cluster_account import ClusterAccount
 from deploy.clients.azure.errors import AzureError
 from deploy.clients.azure.identity import Identity
 from deploy.clients.azure.key_vault import SCHEME as KEY_VAULT
 from deploy.clients.azure.registry import RegistryLogin, is_registry
 from deploy.clients.azure.resource_manager import ResourceManager
-from deploy.clients.stores.protocol import Store
 from deploy.errors import ReleaseError
-from deploy.machine.doctor import Check
+from deploy.machine.doctor import Check, lacking_kinds
 from deploy.machine.host import Host
 from deploy.settings.environments import ClusterAddress
 from deploy.settings.reading import Settings
@@ -25,14 +24,14 @@ _PUSH = frozenset({"pull", "push"})
 
 
 class AzureDoctor:
-    """Checks each part on Azure that an environment uses, by a request that reads.
+    """Checks each part on Azure that an environment uses, by requests that change nothing.
 
     Args:
         settings: the application's settings.
         environment: the environment's name.
         identity: the identity.
         secrets: the secrets that settings name.
-        open_store: returns the model store.
+        open_store: returns the model store, if it is in Azure Blob.
         host: this machine, which connects to clusters.
     """
 
@@ -42,7 +41,7 @@ class AzureDoctor:
         environment: str,
         identity: Identity,
         secrets: Mapping[str, str],
-        open_store: Callable[[], Store],
+        open_store: Callable[[], BlobStore],
         host: Host,
     ) -> None:
         self._settings = settings
@@ -95,7 +94,10 @@ class AzureDoctor:
         store = self._open_store()
         # A listing, as its refusal has the service's code.
         store.folders("models")
-        return Check("model store", store.location)
+        advice = store.publish_advice()
+        # No failure: a release fetches a model, and others may publish it.
+        found = f"can fetch; to publish: {advice}" if advice else "can fetch and publish"
+        return Check("model store", f"{store.location}, {found}")
 
     def _registry(self) -> Check:
         registry = RegistryLogin(self._env.registry, self._identity)
@@ -106,18 +108,15 @@ class AzureDoctor:
         return Check("registry login", "", registry.advise("PUT", ""))
 
     def _cluster(self, address: ClusterAddress, cluster: AksCluster) -> Check:
-        if self._host.connect_cluster(*address).is_allowed("create", "Deployment"):
+        if not lacking_kinds(self._host.connect_cluster(*address)):
             return Check("cluster rights", f"namespace {address.namespace}")
-        principal = self._identity.principal()
-        scope = cluster.resource_id(ResourceManager(self._identity))
-        role = roles.assignment(
-            principal, roles.WRITE_NAMESPACE, f"{scope}/namespaces/{address.namespace}"
-        )
+        resource = cluster.resource_id(ResourceManager(self._identity))
+        account = ClusterAccount(self._identity.principal(), resource)
         return Check(
             "cluster rights",
             "",
-            f"{role}; in a cluster that does not use roles of Azure, bind the object id "
-            f"{principal.object_id} to the role in deploy/manifests/rbac.yaml",
+            f"{account.assignment(address.namespace)}; in a cluster that does not use roles of "
+            f"Azure: {account.binding(address.namespace)}",
         )
 
 

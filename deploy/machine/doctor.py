@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deploy import progress
 from deploy.clients.docker.protocol import Engine
+from deploy.clients.kubernetes.protocol import Cluster
 from deploy.errors import (
     ClusterError,
     EngineUnavailable,
@@ -109,11 +110,7 @@ def _registry_check(address: str, host: Host) -> Check:
 def _cluster_check(address: ClusterAddress, host: Host) -> Check:
     try:
         cluster = host.connect_cluster(*address)
-        lacking = [
-            kind
-            for kind in ("Lease", "Deployment", "Service")
-            if not cluster.is_allowed("create", kind)
-        ]
+        lacking = lacking_kinds(cluster)
         version = cluster.version()
         if not lacking:
             cluster.require_access()
@@ -126,6 +123,12 @@ def _cluster_check(address: ClusterAddress, host: Host) -> Check:
         )
         return Check("cluster", "", cure)
     return Check("cluster", f"Kubernetes {version}, namespace {address.namespace}")
+
+
+def lacking_kinds(cluster: Cluster) -> list[str]:
+    """Return the kinds of objects that a release creates and that the account may not."""
+    kinds = ("Lease", "Deployment", "Service")
+    return [kind for kind in kinds if not cluster.is_allowed("create", kind)]
 
 
 def _disk_check() -> Check:

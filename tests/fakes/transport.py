@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from deploy.clients.azure.cluster_account import ClusterAccount
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.retry import RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, NoApiResponse
@@ -59,6 +60,7 @@ class FakeTransport:
         requests: the requests, in order.
         timeouts: the timeouts of each request.
         renewals: how often the credentials were loaded again.
+        identity: the account of Azure whose token is sent; None if it is none.
     """
 
     outcomes: list[Outcome]
@@ -66,6 +68,10 @@ class FakeTransport:
     requests: list[ApiRequest] = field(default_factory=list)
     timeouts: list[tuple[float, float]] = field(default_factory=list)
     renewals: int = 0
+    identity: ClusterAccount | None = None
+
+    def account(self) -> ClusterAccount | None:
+        return self.identity
 
     def send(self, request: ApiRequest, timeout: tuple[float, float]) -> ApiResponse:
         assert len(self.requests) < 1000, "the client retries without end"

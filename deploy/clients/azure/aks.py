@@ -15,9 +15,11 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from deploy.clients.azure.cluster_account import ClusterAccount
 from deploy.clients.azure.errors import as_error_of
 from deploy.clients.azure.identity import Identity
 from deploy.clients.azure.resource_manager import ResourceManager
+from deploy.clients.network import has_private_address
 from deploy.errors import ClusterLogin, ClusterUnknown
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ SCHEME = "aks:"
 """What a cluster on AKS is named by in the place of a kubeconfig."""
 
 _VERSION = "2025-10-01"
+# The ends of the names of API servers: of the public cloud, of China, of the US government.
+_DOMAINS = (".azmk8s.io", ".azk8s.cn", ".aks.containerservice.azure.us")
+_PRIVATE = frozenset({"privatelink", "private"})
 _ID = re.compile(
     r"/subscriptions/([^/]+)/resourceGroups/([^/]+)"
     r"/providers/Microsoft\.ContainerService/managedClusters/([^/]+)",
@@ -106,6 +111,17 @@ def find_aks_login(kubeconfig: str, identity: Identity | None) -> AksLogin | Non
     return AksLogin(cluster, identity)
 
 
+def is_private_cluster(host: str) -> bool:
+    """Return whether a host is the API server of a private cluster on AKS.
+
+    Its name is that of a private DNS zone, or leads to a private address.
+    Source: AKS's "Create a private Azure Kubernetes Service cluster".
+    """
+    if not host.endswith(_DOMAINS):
+        return False
+    return not _PRIVATE.isdisjoint(host.split(".")) or has_private_address(host)
+
+
 class AksLogin:
     """The login to a cluster on AKS, whose token is renewed for as long as a rollout lasts.
 
@@ -118,7 +134,12 @@ class AksLogin:
         self._cluster = cluster
         self._identity = identity
         self._kubeconfig: dict[str, Any] = {}
+        self._resource_id = ""
         self._token: ClusterToken | None = None
+
+    def account(self) -> ClusterAccount | None:
+        """Return whose token is sent; None for a cluster that has no login by Entra."""
+        return self._token.account(self._resource_id) if self._token else None
 
     def load(self) -> tuple[str, Configuration]:
         """Return the cluster's name, and the library's configuration; again with a new token.
@@ -145,7 +166,8 @@ class AksLogin:
     def _request_kubeconfig(self) -> dict[str, Any]:
         manager = ResourceManager(self._identity)
         with as_error_of(ClusterLogin):
-            path = f"{self._cluster.resource_id(manager)}/listClusterUserCredential"
+            self._resource_id = self._cluster.resource_id(manager)
+            path = f"{self._resource_id}/listClusterUserCredential"
             found = manager.send("POST", path, _VERSION, format="exec")
         return self._parse(found)
 
@@ -188,6 +210,14 @@ class ClusterToken:
         with as_error_of(ClusterLogin):
             self._value = self._identity.token(self._server).value
         return self._value
+
+    def account(self, cluster: str) -> ClusterAccount:
+        """Return whose token it is, once it was requested.
+
+        Args:
+            cluster: the id of the cluster's resource, or a command in `$( )` that prints it.
+        """
+        return ClusterAccount(self._identity.principal(), cluster)
 
     def replace(self) -> None:
         """Replace the token, which the API server did not accept.

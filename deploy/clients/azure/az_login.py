@@ -1,11 +1,13 @@
 """What `az login` left on this machine: read, and never written.
 
 Other processes write these files at any time, and truncate them first. So each is read once, again
-after a moment if it is incomplete, and used as a copy in memory.
+after a moment if it is incomplete, and used as a copy in memory. `az` encrypts them if it is told
+to, and on Windows unless it is told not to: the system then opens them for the user who logged in.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -14,9 +16,16 @@ from typing import Any
 
 from deploy.clients.azure.errors import AzureError
 
-_READS = 20
 _PAUSE = 0.05
+# How often a file is read in a second.
+_SECOND = 20
+# A writer on a busy machine may be stopped for seconds after it has truncated a file.
+_WRITING = 10 * _SECOND
 _LOG_IN = "log in again: `az login`"
+_DECRYPT = (
+    "run this as the user who logged in, or let `az` write it without encryption: "
+    "`az config set core.encrypt_token_cache=false`, then `az login`"
+)
 
 
 def read_subscription(
@@ -78,11 +87,12 @@ def read_principal(folder: Path, client: str, tenant: str) -> Mapping[str, Any]:
 
 def _read_login(folder: Path, name: str, is_complete: Callable[[Any], bool]) -> Any:  # noqa: ANN401 - JSON
     """Return the content of a file of the login, which may be encrypted."""
-    path = folder / f"{name}.json"
+    plain = folder / f"{name}.json"
     encrypted = folder / f"{name}.bin"
-    if path.is_file() or not encrypted.is_file():
-        return _read(path, is_complete)
-    return _read(encrypted, is_complete, _decrypted)
+    # `az` leaves the other one behind when it is told to encrypt, or not to any more.
+    written = [path for path in (plain, encrypted) if path.is_file()]
+    last = max(written, key=lambda path: path.stat().st_mtime_ns, default=plain)
+    return _read(last, is_complete, _decrypted if last == encrypted else _plain)
 
 
 def _plain(path: Path) -> str:
@@ -101,15 +111,37 @@ def _read(
     read_text: Callable[[Path], str] = _plain,
 ) -> Any:  # noqa: ANN401 - JSON
     """Return the content of a file, once it is complete."""
-    why = ""
-    for attempt in range(_READS):
-        if attempt:
-            time.sleep(_PAUSE)
+    for attempt in itertools.count(1):
         try:
-            content = json.loads(read_text(path))
+            content = _parse(read_text(path))
             if is_complete(content):
                 return content
-            why = "the account is not in it"
+            why, attempts = "the account is not in it", _SECOND
+        except _HalfWritten as error:
+            why, attempts = str(error), _WRITING
+        except ImportError as error:
+            why, attempts = type(error).__name__, 1
         except Exception as error:  # noqa: BLE001 - each way of encryption raises errors of its own
-            why = type(error).__name__
-    raise AzureError(f"the login of `az` cannot be read ({why})", on=str(path), next=_LOG_IN)
+            why, attempts = type(error).__name__, _SECOND
+        if attempt >= attempts:
+            raise _unreadable_error(path, why, is_encrypted=read_text is _decrypted)
+        time.sleep(_PAUSE)
+    raise AssertionError("unreachable")
+
+
+class _HalfWritten(Exception):
+    """A file that is empty, or ends early."""
+
+
+def _parse(text: str) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _HalfWritten(type(error).__name__) from error
+
+
+def _unreadable_error(path: Path, why: str, *, is_encrypted: bool) -> AzureError:
+    if is_encrypted:
+        what = f"the encrypted login of `az` cannot be read here ({why})"
+        return AzureError(what, on=str(path), next=_DECRYPT)
+    return AzureError(f"the login of `az` cannot be read ({why})", on=str(path), next=_LOG_IN)

@@ -32,9 +32,13 @@ Result = TypeVar("Result")
 RESOURCE = "https://storage.azure.com"
 _SCHEMES = frozenset({"az", "azure", "adl", "abfs", "abfss"})
 _ROLE = frozenset({"AuthorizationPermissionMismatch", "InsufficientAccountPermissions"})
+_PROBE = "models/probe"
 _LOCATION = (
     "write az://container/prefix with AZURE_STORAGE_ACCOUNT_NAME, "
     "or https://ACCOUNT.blob.core.windows.net/container/prefix"
+)
+_RENEW = (
+    "the token is for another tenant or has expired: check `tenant` in [azure], or `az login` again"
 )
 _CURES: Mapping[str, str] = {
     "AuthorizationFailure": "the account's firewall refuses this address: add it in the account's "
@@ -44,9 +48,8 @@ _CURES: Mapping[str, str] = {
     "PublicAccessNotPermitted": "the account has no anonymous access: log in, for example by "
     "`az login`",
     "NoAuthenticationInformation": "log in, for example by `az login`",
-    "InvalidAuthenticationInfo": "the token is for another tenant or has expired: check `tenant` "
-    "in [azure], or `az login` again",
-    "AuthenticationFailed": "the key or the SAS that [model] names is wrong or has expired",
+    "InvalidAuthenticationInfo": _RENEW,
+    "AuthenticationFailed": _RENEW,
     "ContainerBeingDeleted": "the container was deleted a moment ago: wait, or name another",
     "AccountIsDisabled": "the storage account is disabled: enable it",
 }
@@ -111,8 +114,14 @@ def find_address(location: str, identity: Identity, environ: Mapping[str, str]) 
             on=hide_queries(location),
             next="write it as https://HOST, or unset it",
         )
-    endpoint = named or f"https://{account}.blob.{identity.cloud.storage_suffix}"
+    endpoint = named or _endpoint_of(account, identity)
     return BlobAddress(account, container, prefix, endpoint)
+
+
+def _endpoint_of(account: str, identity: Identity) -> str:
+    cloud = identity.cloud
+    suffix = cloud.require_suffix(cloud.storage_suffix, "storage-endpoint")
+    return f"https://{account}.blob.{suffix}"
 
 
 def _account_in(host: str, identity: Identity) -> str:
@@ -248,6 +257,8 @@ class BlobRefusals:
     def _cure(self, cause: BaseException) -> str:
         code = code_of(cause)
         address = self._address
+        if code == "AuthenticationFailed" and self._credentials.has_key:
+            return f"the key or the SAS that [model] names is wrong or has expired ({code})"
         if code in _CURES:
             return f"{_CURES[code]} ({code})"
         if code == "ContainerNotFound":
@@ -324,6 +335,20 @@ class BlobStore:
 
     def folders(self, prefix: str) -> list[str]:
         return self._send(lambda store: store.folders(prefix))
+
+    def publish_advice(self) -> str:
+        """Return what to do if this login may not write; empty if it may. Nothing is written.
+
+        Raises:
+            StoreUnreachable: The store refused for another reason than a missing role.
+        """
+        try:
+            self._send(lambda store: store.require_write(_PROBE))
+        except StoreUnreachable as error:
+            if code_of(error.__cause__ or error) in _ROLE:
+                return error.next
+            raise
+        return ""
 
     def _send(self, act: Callable[[ObjectStore], Result]) -> Result:
         """Send a request, and repeat it once with another token if its token is refused."""

@@ -35,6 +35,24 @@ class Cloud:
     vault_suffix: str = ""
     storage_suffix: str = ""
 
+    def require_suffix(self, suffix: str, option: str) -> str:
+        """Return one of the suffixes, unless it is empty.
+
+        Args:
+            suffix: The suffix.
+            option: The end of the option of `az cloud update` that sets it.
+
+        Raises:
+            SettingsInvalid: The cloud has none.
+        """
+        if suffix:
+            return suffix
+        raise SettingsInvalid(
+            f"the cloud {self.name} has no suffix for {option}",
+            on="[azure] cloud",
+            next=f"`az cloud update --name {self.name} --suffix-{option} SUFFIX` sets it",
+        )
+
 
 def config_folder(environ: Mapping[str, str]) -> Path:
     """Return the folder of `az`."""
@@ -78,10 +96,16 @@ def _cloud_of(found: Any) -> Cloud:  # noqa: ANN401 - the library has no types
         authority=_require(found, "active_directory"),
         resource_manager=_require(found, "resource_manager").rstrip("/"),
         management=_require(found, "active_directory_resource_id"),
-        registry_suffix=_value(found.suffixes, "acr_login_server_endpoint"),
-        vault_suffix=_value(found.suffixes, "keyvault_dns"),
-        storage_suffix=_value(found.suffixes, "storage_endpoint"),
+        registry_suffix=_suffix(found, "acr_login_server_endpoint"),
+        vault_suffix=_suffix(found, "keyvault_dns"),
+        storage_suffix=_suffix(found, "storage_endpoint").removeprefix("."),
     )
+
+
+def _suffix(found: Any, name: str) -> str:  # noqa: ANN401 - as above
+    """Return a suffix with its dot, which a registered cloud may lack; empty if there is none."""
+    value = _value(found.suffixes, name)
+    return f".{value.removeprefix('.')}" if value else ""
 
 
 def _require(found: Any, name: str) -> str:  # noqa: ANN401 - as above

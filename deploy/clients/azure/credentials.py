@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from deploy.clients.azure.assertions import Assertion
+from deploy.clients.azure.certificate import require_certificate
 from deploy.clients.azure.http import AzureHttp
 
 
@@ -67,7 +68,12 @@ def federated_credential(
 
 
 def certificate_of(client: str, tenant: str, path: Path, passphrase: str) -> dict[str, Any]:
-    """Return the secret of a service principal with a certificate, in a PEM file with its key."""
+    """Return the secret of a service principal with a certificate, in a PEM file with its key.
+
+    Raises:
+        AzureError: The file has not both, or the passphrase does not open the key.
+    """
+    require_certificate(path, passphrase)
     entry = {"client_id": client, "tenant": tenant, "certificate": str(path)}
     found: dict[str, Any] = secret_of(entry)
     return found | ({"passphrase": passphrase} if passphrase else {})

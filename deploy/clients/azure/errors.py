@@ -25,7 +25,10 @@ _FEDERATION = (
     "or `az identity federated-credential create` for a managed identity"
 )
 _CASE = f"the subject differs in upper and lower case only; {_FEDERATION}"
-_ASSERTION = "see whether the clock of this machine is right, then run again"
+_ASSERTION = (
+    "see whether the clock of this machine is right, then run again; an assertion that was given "
+    "to `az login` cannot be renewed: let the job log in by itself, see docs/11-azure.md"
+)
 # By the number in a message's code, AADSTS7000215.
 _ADVICE: Mapping[int, str] = {
     700213: _FEDERATION,
@@ -102,7 +105,11 @@ def no_answer_error(url: str, error: BaseException) -> AzureError:
 
 
 def refused_login_error(
-    refusal: Mapping[str, Any], on: str, known: Mapping[str, str], assertion: Mapping[str, Any]
+    refusal: Mapping[str, Any],
+    on: str,
+    known: Mapping[str, str],
+    assertion: Mapping[str, Any],
+    usual: str = "",
 ) -> AzureError:
     """Return the failure of a token request that the authority refused.
 
@@ -111,9 +118,10 @@ def refused_login_error(
         on: The login, for people.
         known: The tenant, the client and the scope of the request.
         assertion: The claims of the assertion of a federated login; empty for other logins.
+        usual: What to do about a refusal that is not known; empty for a look at the client.
     """
     codes = [int(code) for code in refusal.get("error_codes") or () if str(code).isdecimal()]
-    advice = next((_ADVICE[code] for code in codes if code in _ADVICE), _CLIENT)
+    advice = next((_ADVICE[code] for code in codes if code in _ADVICE), usual or _CLIENT)
     names = {"issuer": "iss", "subject": "sub", "audience": "aud"}
     shown = {name: str(assertion[key]) for name, key in names.items() if key in assertion}
     lines = [_message(refusal), *(f"{name}: {value}" for name, value in shown.items())]

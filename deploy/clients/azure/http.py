@@ -56,6 +56,13 @@ class AzureHttp:
         self._direct = direct
         self._adapter = adapter
 
+    def without_proxy(self) -> AzureHttp:
+        """Return a client of addresses that no proxy reaches."""
+        connect, read = self._timeout
+        return AzureHttp(
+            self._wait, connect, read, self._attempts, direct=True, adapter=self._adapter
+        )
+
     def get(
         self, url: str, params: object = None, headers: object = None, **options: object
     ) -> requests.Response:

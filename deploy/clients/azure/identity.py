@@ -242,7 +242,7 @@ class Identity:
             known = {"client": source.client_id, "tenant": source.tenant, "scope": scope}
             refusal = getattr(error, "msal_error", None) or {"error_description": str(error)}
             claims = source.assertion.claims if source.assertion else {}
-            raise refused_login_error(refusal, on, known, claims) from None
+            raise refused_login_error(refusal, on, known, claims, source.advice) from None
         except requests.RequestException as error:
             raise no_answer_error(self.cloud.authority, error) from None
         except (CLIError, MsalError, OSError, *_MALFORMED) as error:
@@ -250,7 +250,8 @@ class Identity:
             raise AzureError(
                 f"the login to Azure cannot be used ({type(error).__name__})",
                 on=on,
-                next="check `tenant` and `cloud` in [azure], or log in again: `az login`",
+                next=source.advice
+                or "check `tenant` and `cloud` in [azure], or log in again: `az login`",
                 detail=f"  {str(error).splitlines()[0][:300]}" if str(error) else "",
             ) from None
 

@@ -30,10 +30,11 @@ USER = "00000000-0000-0000-0000-000000000000"
 """The user for whom a registry takes a refresh token as the password."""
 
 _HOUR = 3600.0
-_NETWORK = (
-    "the registry's firewall refuses this address: add it in the registry's networking, "
-    "or run where the registry can be reached"
-)
+# The role in a registry with permissions for all of it, and in one with permissions for
+# repositories (ABAC), which does not honour the first.
+_TO_PUSH = (roles.PUSH, roles.WRITE_REPOSITORY)
+_TO_PULL = (roles.PULL, roles.READ_REPOSITORY)
+_REFUSED_ADDRESS = re.compile(r"client with IP '([^']*)'")
 
 
 def is_registry(host: str, identity: Identity) -> bool:
@@ -97,7 +98,11 @@ class RegistryLogin:
             # The token may have been revoked, or the identity's rights are new.
             answer = self._send(service, self._identity.token(RESOURCE, token.value))
         if answer is None:
-            raise self._refusal("the registry does not accept the identity", self.advise("PUT", ""))
+            raise self._refusal(
+                "the registry does not accept the identity",
+                f"{self.advise('PUT', '')}; or set `tenant` in [azure], if the registry belongs to "
+                f"another tenant than {self._identity.principal().tenant}",
+            )
         now = self._now()
         lifetime = float(claims_of(answer).get("exp", now + _HOUR)) - now
         self._login = Login(USER, answer, self.advise, partial(self.renew, answer))
@@ -178,14 +183,22 @@ class RegistryLogin:
             method: The HTTP method.
             detail: The registry's own messages.
         """
-        if "client with IP" in detail:
-            return _NETWORK
-        reads = method in ("GET", "HEAD")
-        role = roles.PULL if reads else roles.PUSH
-        other = roles.READ_REPOSITORY if reads else roles.WRITE_REPOSITORY
+        address = _REFUSED_ADDRESS.search(detail)
+        if address:
+            return self._network_advice(address[1])
+        names = _TO_PULL if method in ("GET", "HEAD") else _TO_PUSH
         scope = roles.registry_scope(self._host)
+        principal = self._identity.principal()
+        usual, other = (roles.assignment(principal, name, scope) for name in names)
         return (
-            f"{roles.assignment(self._identity.principal(), role, scope)}; in a registry with "
-            f'permissions for repositories (ABAC) the role is "{other}"; '
-            "new roles count after some minutes"
+            f"{usual}; a registry with permissions for repositories (ABAC) does not honour that "
+            f"role, and needs {other}; new roles count after some minutes"
+        )
+
+    def _network_advice(self, address: str) -> str:
+        name = self._host.partition(".")[0]
+        return (
+            f"the registry's firewall refuses the address {address}: "
+            f"`az acr network-rule add --name {name} --ip-address {address}`, "
+            "or run where the registry can be reached"
         )

@@ -91,6 +91,11 @@ class ResourceManager:
             scope = lacking["scope"] if lacking else path.rpartition("/")[0]
             command = assignment(self._identity.principal(), USE_CLUSTER, scope)
             return f"{command}; a new role counts after up to half an hour"
+        if "static credential" in message:
+            return (
+                "the cluster has neither accounts of its own nor a login by Entra: "
+                f"`az aks update --ids {path.rpartition('/')[0]} --enable-aad`"
+            )
         if status == 401:
             return "check `tenant` in [azure]: the resource may belong to another tenant"
         return "run again; if it fails again, see the message"

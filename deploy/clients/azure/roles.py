@@ -43,6 +43,12 @@ def storage_scope(account: str) -> str:
     return f"$(az storage account show --name {account} --query id --output tsv)"
 
 
+def cluster_scope(host: str) -> str:
+    """Return the scope of a cluster on AKS, by the host of its API server."""
+    is_it = f"fqdn=='{host}' || privateFqdn=='{host}'"
+    return f'$(az aks list --query "[?{is_it}].id" --output tsv)'
+
+
 def vault_scope(vault: str) -> str:
     """Return the scope of a key vault."""
     return f"$(az keyvault show --name {vault} --query id --output tsv)"

@@ -24,6 +24,10 @@ from deploy.clients.secrets import read_secret
 from deploy.errors import SettingsInvalid
 
 _IMDS = ("169.254.169.254", 80)
+_ASSIGN = (
+    "assign an identity to this machine (`az vm identity assign`), or set `client_id` in [azure] "
+    "to that of the one that is assigned"
+)
 _NO_CLIENT = "set `tenant` and `client_id` in [azure], or AZURE_TENANT_ID and AZURE_CLIENT_ID"
 
 
@@ -59,6 +63,7 @@ class Source:
         client_id: The client id; empty if there is none.
         subscription: The subscription that the login has chosen; empty if it has none.
         assertion: The assertion of a federated login.
+        advice: What to do about a refusal that is not known; empty for the usual.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Source:
     client_id: str = ""
     subscription: str = ""
     assertion: Assertion | None = field(default=None, repr=False)
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -259,11 +265,12 @@ class Sources:
         elsewhere = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
         if not any(map(os.environ.get, elsewhere)) and not is_reachable(*_IMDS, timeout=1.0):
             return Missing(name, "this machine has none")
-        http = AzureHttp(direct=True)
+        http = self._http.without_proxy()
         return Source(
             name,
             lambda: credentials.managed_credential(self._client, http),
             client_id=self._client,
+            advice=_ASSIGN,
         )
 
     def _has(self, *variables: str) -> bool:

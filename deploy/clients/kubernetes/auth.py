@@ -12,7 +12,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from deploy.clients.azure.aks import ClusterToken, configuration_of, find_aks_login, server_of
+from deploy.clients.azure.aks import (
+    ClusterToken,
+    configuration_of,
+    find_aks_login,
+    is_private_cluster,
+    server_of,
+)
+from deploy.clients.azure.cluster_account import ClusterAccount
+from deploy.clients.azure.identity import Identity, Principal
+from deploy.clients.azure.roles import cluster_scope
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.errors import LOG_IN, no_response_error
 from deploy.clients.kubernetes.kubeconfig import KubeconfigContext, choose_context, malformed_error
@@ -22,8 +31,6 @@ from deploy.errors import ClusterError, ClusterLogin, ClusterUnknown
 
 if TYPE_CHECKING:
     from kubernetes.client import Configuration
-
-    from deploy.clients.azure.identity import Identity
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +90,23 @@ class ApiServerAccess:
             self._token.replace()
         return self._token
 
+    def account(self) -> ClusterAccount | None:
+        if self._aks:
+            return self._aks.account()
+        cluster = cluster_scope(self._host)
+        if self._token:
+            return self._token.account(cluster)
+        # That of `kubelogin`, or of another login program.
+        token = self._authorization().get("Authorization", "").removeprefix("Bearer ")
+        principal = Principal.of(token)
+        return (
+            ClusterAccount(principal, cluster, is_identity=False) if principal.object_id else None
+        )
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._configuration.host).hostname or ""
+
     def send(self, request: ApiRequest, timeout: tuple[float, float]) -> ApiResponse:
         import urllib3
         from kubernetes.client.exceptions import ApiException
@@ -104,14 +128,18 @@ class ApiServerAccess:
             data = response.read()  # type: ignore[no-untyped-call]  # the library has no types here
         except ValueError as error:
             # Without a cause: the value that cannot be sent may be the token.
-            raise NoApiResponse(*no_response_error(error, self.name)) from None
+            raise self._no_response(error) from None
         except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise NoApiResponse(*no_response_error(error, self.name)) from error
+            raise self._no_response(error) from error
         return ApiResponse(
             response.status,
             (data or b"").decode("utf-8", "replace"),
             response.headers.get("Retry-After", ""),
         )
+
+    def _no_response(self, error: BaseException) -> NoApiResponse:
+        is_private = is_private_cluster(self._host)
+        return NoApiResponse(*no_response_error(error, self.name, is_private=is_private))
 
     def endpoint(self, path: str) -> Endpoint:
         from kubernetes.client.rest import should_bypass_proxies

@@ -198,7 +198,7 @@ class KubeCluster:
         if response.is_success:
             return response
         lacking = self._lacking_verbs(resource) if response.status == 403 else ()
-        raise refusal_error(response, resource, self.name, lacking)
+        raise refusal_error(response, resource, self.name, lacking, self._transport.account())
 
     def _send_open(
         self, method: str, path: str, body: object = None, accept: tuple[int, ...] = ()
@@ -208,7 +208,7 @@ class KubeCluster:
         if response.is_success or response.status in accept:
             return response
         resource = ResourceAttributes((), "", path, self.namespace)
-        raise refusal_error(response, resource, self.name)
+        raise refusal_error(response, resource, self.name, account=self._transport.account())
 
     def _object(self, response: ApiResponse) -> Object:
         if not response.body:

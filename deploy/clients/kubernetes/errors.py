@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deploy.clients.azure.roles import WRITE_NAMESPACE
+from deploy.clients.azure.cluster_account import ClusterAccount
 from deploy.clients.causes import causes
 from deploy.clients.kubernetes.transport import ApiResponse, one_line
 from deploy.errors import (
@@ -37,10 +37,9 @@ _ROLE = (
 )
 # The one mark of a refusal by the roles of Azure: AKS has no code for it.
 _BY_AZURE = "User does not have access to the resource in Azure"
-_AZURE_ROLE = (
-    "give the identity its role: `az role assignment create --assignee-object-id OBJECT_ID "
-    f'--role "{WRITE_NAMESPACE}" --scope CLUSTER_ID/namespaces/{{}}`; '
-    "`invoke doctor` fills in the ids"
+_IN_ITS_NETWORK = (
+    "run this inside the cluster's network or one that is peered with it: on a runner or an "
+    "agent of your own there; its private DNS zone has to be linked to that network"
 )
 # OpenSSL's names of the alerts by which a server refuses a client certificate.
 _REFUSED_CERTIFICATE = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
@@ -75,6 +74,7 @@ def refusal_error(
     resource: ResourceAttributes,
     cluster: str,
     lacking: Sequence[str] = (),
+    account: ClusterAccount | None = None,
 ) -> ClusterError:
     """Return the error of a response that is no success.
 
@@ -83,15 +83,13 @@ def refusal_error(
         resource: what the request was about.
         cluster: the cluster's name for people.
         lacking: the verbs of the request that no role gives to this account.
+        account: whose token of Azure was sent; None if it was none.
     """
     if response.status == 401:
-        return ClusterLogin(
-            "the API server does not accept the credentials, or they have expired",
-            on=cluster,
-            next=LOG_IN,
-        )
+        return _login_error(cluster, account)
     if response.status == 403 and lacking:
-        return _forbidden_error(response, resource, cluster, lacking)
+        advice = _rights_advice(response, resource.namespace, account)
+        return _forbidden_error(response, resource, cluster, lacking, advice)
     namespace = resource.namespace
     if response.lacks_namespace:
         return NamespaceMissing(
@@ -106,8 +104,35 @@ def refusal_error(
     return _refused_error(response, on)
 
 
+def _login_error(cluster: str, account: ClusterAccount | None) -> ClusterLogin:
+    if account and account.is_identity:
+        return ClusterLogin(
+            "the API server does not accept the token of the identity on Azure",
+            on=cluster,
+            next=account.login_advice(),
+        )
+    return ClusterLogin(
+        "the API server does not accept the credentials, or they have expired",
+        on=cluster,
+        next=LOG_IN,
+    )
+
+
+def _rights_advice(response: ApiResponse, namespace: str, account: ClusterAccount | None) -> str:
+    """Return what gives an account the rights that it lacks."""
+    if account and _BY_AZURE in response.message:
+        return f"{account.assignment(namespace)}; a new role counts after some minutes"
+    if account and account.is_identity:
+        return f"{account.binding(namespace)}; or {_ROLE}"
+    return _ROLE
+
+
 def _forbidden_error(
-    response: ApiResponse, resource: ResourceAttributes, cluster: str, lacking: Sequence[str]
+    response: ApiResponse,
+    resource: ResourceAttributes,
+    cluster: str,
+    lacking: Sequence[str],
+    advice: str,
 ) -> ClusterForbidden:
     verbs = ", ".join(f'"{verb}"' for verb in lacking)
     lines = [f"# {response.message}"] if response.message else []
@@ -120,7 +145,7 @@ def _forbidden_error(
         f"this account may not {' or '.join(lacking)} {resource.resource} "
         f"in namespace {resource.namespace}",
         on=cluster,
-        next=_AZURE_ROLE.format(resource.namespace) if _BY_AZURE in response.message else _ROLE,
+        next=advice,
         detail="\n".join(lines),
     )
 
@@ -168,8 +193,16 @@ def not_an_api_server_error(cluster: str) -> ClusterRefused:
     )
 
 
-def no_response_error(error: BaseException, cluster: str) -> tuple[ClusterError, bool]:
-    """Return the error of a request without a response, and whether it is transient."""
+def no_response_error(
+    error: BaseException, cluster: str, *, is_private: bool = False
+) -> tuple[ClusterError, bool]:
+    """Return the error of a request without a response, and whether it is transient.
+
+    Args:
+        error: what the library raised.
+        cluster: the cluster's name for people.
+        is_private: whether the cluster can be reached from its own network alone.
+    """
     chain = list(causes(error))
     for link in chain:
         if isinstance(link, ssl.SSLCertVerificationError):
@@ -178,13 +211,23 @@ def no_response_error(error: BaseException, cluster: str) -> tuple[ClusterError,
             link, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
         ):
             return _insecure_error(str(link.reason), cluster), False
-    unreachable = ClusterUnreachable(
-        f"the API server does not answer ({_reason(chain)})",
+    unreachable = _unreachable_error(_reason(chain), cluster, is_private=is_private)
+    return unreachable, not isinstance(error, ValueError)
+
+
+def _unreachable_error(reason: str, cluster: str, *, is_private: bool) -> ClusterUnreachable:
+    if is_private:
+        return ClusterUnreachable(
+            f"the API server of a private cluster on AKS does not answer here ({reason})",
+            on=cluster,
+            next=_IN_ITS_NETWORK,
+        )
+    return ClusterUnreachable(
+        f"the API server does not answer ({reason})",
         on=cluster,
         next="see whether the cluster runs, and check the server's address in the kubeconfig, "
         "the network and the proxies",
     )
-    return unreachable, not isinstance(error, ValueError)
 
 
 def _untrusted_error(reason: str, cluster: str) -> ClusterError:

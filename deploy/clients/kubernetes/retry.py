@@ -106,8 +106,17 @@ class RetryingClient:
             return failure
 
     def _has_expired_login(self, outcome: ApiResponse | NoApiResponse) -> bool:
-        """Return whether new credentials may help: the server knew those of an earlier request."""
-        return isinstance(outcome, ApiResponse) and outcome.status == 401 and self._has_answered
+        """Return whether new credentials may help.
+
+        The server knew those of an earlier request; or they are a token of the identity, which may
+        be kept from an earlier connection and was revoked since.
+        """
+        if not isinstance(outcome, ApiResponse) or outcome.status != 401:
+            return False
+        if self._has_answered:
+            return True
+        account = self._transport.account()
+        return account is not None and account.is_identity
 
     def _retry_seconds(
         self,

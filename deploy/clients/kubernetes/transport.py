@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from deploy.clients.azure.cluster_account import ClusterAccount
 from deploy.clients.http import Endpoint
 from deploy.errors import ClusterError
 
@@ -130,6 +131,9 @@ class Transport(Protocol):
 
     def renew(self) -> None:
         """Load the credentials again."""
+
+    def account(self) -> ClusterAccount | None:
+        """Return whose token of Azure was sent with the last request; None if it was none."""
 
     def endpoint(self, path: str) -> Endpoint:
         """Return the endpoint of a path on the API server, with the current credentials."""

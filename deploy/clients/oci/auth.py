@@ -85,14 +85,22 @@ class RegistryAuth:
         self._authorization[scope] = f"Bearer {token}"
         return True
 
-    def refusal_error(self, response: requests.Response, method: str) -> RegistryError:
-        """Return the error of a refused request, or why no login was found for it."""
+    def refusal_error(
+        self, response: requests.Response, method: str, needed: str = ""
+    ) -> RegistryError:
+        """Return the error of a refused request, or why no login was found for it.
+
+        Args:
+            response: The refusal.
+            method: The HTTP method of the request.
+            needed: The method of the request that this one is for; empty for its own.
+        """
         if response.status_code in (401, 403) and self._failure:
             return self._failure
         detail = self._hide_secrets(error_text(response))
         error = refusal_error(response, method, response.url, detail)
         if isinstance(error, RegistryDenied) and self._login and self._login.advise:
-            error.next = self._login.advise(method, detail)
+            error.next = self._login.advise(needed or method, detail)
         return error
 
     def _hide_secrets(self, text: str) -> str:
@@ -122,7 +130,7 @@ class RegistryAuth:
         if response.status_code == _REFUSED and self._renew_login():
             method, response = self._ask_for_token(realm, service, scopes)
         if response.status_code != _OK:
-            raise self.refusal_error(response, method)
+            raise self.refusal_error(response, method, "PUT" if _may_push(scopes) else "GET")
         token = parse_token(response)
         if token is None:
             raise RegistryDenied(
@@ -180,6 +188,11 @@ class RegistryAuth:
             return "POST", {}, {"data": form}
         headers = {"Authorization": login.authorization} if login else {}
         return "GET", headers, {"params": {"service": service, "scope": scopes}}
+
+
+def _may_push(scopes: list[str]) -> bool:
+    """Return whether one of the scopes `repository:NAME:ACTIONS` is to push."""
+    return any("push" in scope.rpartition(":")[2].split(",") for scope in scopes)
 
 
 def _login_error(what: str, url: str) -> RegistryDenied:

@@ -42,6 +42,8 @@ _READERS = 6
 _WRITERS = 4
 _RANGE = 8 << 20
 _ATTEMPTS = 5
+# The tag of no object: services make their own of hexadecimal digits.
+_NO_TAG = '"none"'
 _CAUSE = re.compile(r'\b(?:error|message): "([^"]+)"')
 _FAILED = Explanation("the model store failed", "check the address and the network, then run again")
 
@@ -206,6 +208,17 @@ class ObjectStore:
 
         with self._translate_errors(name):
             obstore.put(self._store, name, data)
+
+    def require_write(self, name: str) -> None:
+        """Raise if a name cannot be written; in a service of objects, nothing is written.
+
+        A service looks at a condition once the permission is there, and this one never holds.
+        """
+        import obstore
+        from obstore.exceptions import PreconditionError
+
+        with self._translate_errors(name), suppress(PreconditionError):
+            obstore.put(self._store, name, b"", mode={"e_tag": _NO_TAG})
 
     def upload(self, name: str, file: BinaryIO) -> None:
         import obstore

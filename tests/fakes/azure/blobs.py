@@ -50,6 +50,9 @@ class BlobService:
             return Answer(201)
         if asked.headers.get("if-none-match") == "*" and name in self.blobs:
             return blob_error(409, "BlobAlreadyExists")
+        expected = asked.headers.get("if-match")
+        if expected and (name not in self.blobs or _tag(self.blobs[name]) != expected):
+            return blob_error(412, "ConditionNotMet")
         data = asked.body
         if asked.value("comp") == "blocklist":
             ids = re.findall(r"<(?:Uncommitted|Latest)>([^<]+)<", asked.body.decode())

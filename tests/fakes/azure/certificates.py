@@ -10,7 +10,12 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from cryptography.x509.oid import NameOID
 
 Pair = tuple[rsa.RSAPrivateKey, x509.Certificate]
@@ -45,15 +50,16 @@ def make_certificate(name: str, hosts: Sequence[str] = (), authority: Pair | Non
     return key, builder.sign(signing, hashes.SHA256())
 
 
-def write_pem(path: Path, *parts: rsa.RSAPrivateKey | x509.Certificate) -> None:
-    """Write keys and certificates to one file."""
-    path.write_bytes(b"".join(map(_pem, parts)))
+def write_pem(path: Path, *parts: rsa.RSAPrivateKey | x509.Certificate, password: str = "") -> None:
+    """Write keys and certificates to one file; the keys with a password if there is one."""
+    path.write_bytes(b"".join(_pem(part, password) for part in parts))
 
 
-def _pem(part: rsa.RSAPrivateKey | x509.Certificate) -> bytes:
+def _pem(part: rsa.RSAPrivateKey | x509.Certificate, password: str) -> bytes:
     if isinstance(part, x509.Certificate):
         return part.public_bytes(Encoding.PEM)
-    return part.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    encryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
+    return part.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
 def _general_name(host: str) -> x509.GeneralName:

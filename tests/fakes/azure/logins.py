@@ -60,9 +60,20 @@ def identity_on(
 
 
 def write_az_login(
-    folder: Path, *, tenant: str = TENANT, cloud: str = "AzureCloud"
+    folder: Path,
+    *,
+    tenant: str = TENANT,
+    cloud: str = "AzureCloud",
+    host: str = "login.microsoftonline.com",
 ) -> dict[str, str]:
-    """Write what `az login` of a user leaves; return the variable that names the folder."""
+    """Write what `az login` of a user leaves; return the variable that names the folder.
+
+    Args:
+        folder: the folder of `az`.
+        tenant: the tenant.
+        cloud: the name of the cloud.
+        host: the host of its login service.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     subscription = {
         "id": SUBSCRIPTION,
@@ -76,11 +87,11 @@ def write_az_login(
     (folder / "azureProfile.json").write_text(
         json.dumps({"subscriptions": [subscription]}), encoding="utf-8-sig"
     )
-    (folder / "msal_token_cache.json").write_text(_token_cache(tenant), encoding="utf-8")
+    (folder / "msal_token_cache.json").write_text(_token_cache(tenant, host), encoding="utf-8")
     return {"AZURE_CONFIG_DIR": str(folder)}
 
 
-def _token_cache(tenant: str) -> str:
+def _token_cache(tenant: str, host: str) -> str:
     """Return a token cache as msal writes it after a login."""
     import msal
 
@@ -88,7 +99,7 @@ def _token_cache(tenant: str) -> str:
     client_info = base64.urlsafe_b64encode(json.dumps(uid).encode()).decode().rstrip("=")
     now = int(time.time())
     claims = {
-        "iss": f"https://login.microsoftonline.com/{tenant}/v2.0",
+        "iss": f"https://{host}/{tenant}/v2.0",
         "aud": "04b07795-8ddb-461a-bbee-02f9e1bf7b46",
         "preferred_username": USER,
         "oid": USER_OBJECT,
@@ -103,7 +114,7 @@ def _token_cache(tenant: str) -> str:
         {
             "client_id": "04b07795-8ddb-461a-bbee-02f9e1bf7b46",
             "scope": ["openid"],
-            "token_endpoint": f"https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
+            "token_endpoint": f"https://{host}/{tenant}/oauth2/v2.0/token",
             "response": {
                 "access_token": "planted-old-token",
                 "expires_in": 3600,

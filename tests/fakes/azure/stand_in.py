@@ -38,8 +38,6 @@ CONNECTION = "sc://organisation/project/connection"
 REGISTRY = "shop.azurecr.io"
 CLUSTER = "6dae42f8-4368-4678-94ff-3960e28e3630"
 VAULT = "safe.vault.azure.net"
-# Those of GitHub are valid for five minutes.
-_ASSERTION_SECONDS = 300.0
 
 _REFUSALS = {
     "secret": (7000215, "Invalid client secret provided."),
@@ -55,6 +53,8 @@ _REFUSALS = {
     "factor": (50076, "You must use multi-factor authentication."),
     "enrolment": (50079, "The user is required to use multi-factor authentication."),
 }
+_REPOSITORY_ROLES = {"repository writer": {"push", "pull"}, "repository reader": {"pull"}}
+_REGISTRY_ROLES = {"push", "pull", *_REPOSITORY_ROLES}
 # An expired or revoked login, or one that lacks a factor, has another status.
 _OF_USERS = {"user", "revoked", "factor", "enrolment"}
 
@@ -67,14 +67,16 @@ class StandIn:
     """Azure, for one tenant, with one service principal and one user.
 
     Attributes:
-        roles: what the identity may do: `push`, `pull`, `secrets`, `cluster`,
-            `blobs`.
+        roles: what the identity may do: `push`, `pull`, `repository writer`,
+            `repository reader`, `secrets`, `cluster`, `blobs`, `blob reader`.
         lifetime: the seconds of a token's life.
+        assertion_lifetime: the seconds of an assertion's life; those of GitHub live for 300.
         secret: the secret of the service principal.
         subjects: the federated credentials: pairs of issuer and subject.
         faults: the answers, or Cut, of the next requests to a host, by the host's name.
         asked: all requests, in order.
         secrets: the secrets of the key vault.
+        subscriptions: those that the identity sees: it has a role there.
         kubeconfig: the kubeconfig of the cluster.
         cluster_token: what is given as the token for the cluster; empty for one of its own.
         blobs: the store.
@@ -84,17 +86,22 @@ class StandIn:
         takes_keys: whether the store takes keys.
         refusal: the name of the refusal that each login gets; empty for none.
         firewall: whether the registry refuses the address of its client.
+        abac: whether the registry honours roles for repositories alone.
+        refuses_early: whether the registry's login service gives no token of fewer actions than
+            were asked for.
     """
 
     def __init__(self) -> None:
         self.signer = Signer()
         self.roles = {"push", "pull", "secrets", "cluster", "blobs"}
         self.lifetime = 3600.0
+        self.assertion_lifetime = 300.0
         self.secret = SECRET
         self.subjects = {(GITHUB, SUBJECT), (PIPELINES, CONNECTION)}
         self.faults: dict[str, deque[Answer | type[Cut]]] = {}
         self.asked: list[Asked] = []
         self.secrets = {"password": "planted-vault-secret"}
+        self.subscriptions: list[str] = []
         self.kubeconfig = ""
         self.cluster_token = ""
         self.blobs = BlobService()
@@ -102,6 +109,8 @@ class StandIn:
         self.client_key: Signer | None = None
         self.user_is_known = True
         self.firewall = False
+        self.abac = False
+        self.refuses_early = False
         self.refusal = ""
         self.takes_keys = False
 
@@ -224,7 +233,7 @@ class StandIn:
 
     def assertion(self, issuer: str, subject: str) -> str:
         """Return an assertion of a CI system."""
-        return self.signer.sign(_ASSERTION_SECONDS, iss=issuer, sub=subject, aud=AUDIENCE)
+        return self.signer.sign(self.assertion_lifetime, iss=issuer, sub=subject, aud=AUDIENCE)
 
     def _github(self, asked: Asked) -> Answer:
         if asked.token != "planted-request-token" or asked.value("audience") != AUDIENCE:
@@ -264,7 +273,7 @@ class StandIn:
             text = "client with IP '10.0.0.7' is not allowed access."
             return Answer(403, _registry_error("DENIED", text))
         audience = "https://containerregistry.azure.net"
-        if asked.value("service") != asked.host or not self.roles & {"push", "pull"}:
+        if asked.value("service") != asked.host or not self.roles & _REGISTRY_ROLES:
             return Answer(401, _registry_error("UNAUTHORIZED"))
         if not self.accepts(asked.value("access_token"), audience):
             return Answer(401, _registry_error("UNAUTHORIZED"))
@@ -276,14 +285,24 @@ class StandIn:
         refresh = login.decode().partition(":")[2]
         if not self.accepts(refresh, asked.host):
             return Answer(401, _registry_error("UNAUTHORIZED"))
-        access = [self._granted(scope) for scope in asked.form.get("scope", [])]
+        scopes = asked.form.get("scope", [])
+        access = [self._granted(scope) for scope in scopes]
+        wanted = [scope.rpartition(":")[2].split(",") for scope in scopes]
+        if self.refuses_early and [one["actions"] for one in access] != wanted:
+            return Answer(401, _registry_error("UNAUTHORIZED"))
         token = self.signer.sign(self.lifetime, iss=asked.host, aud=asked.host, access=access)
         return Answer(200, {"access_token": token})
 
     def _granted(self, scope: str) -> dict[str, Any]:
         kind, name, actions = scope.split(":")
-        granted = [action for action in actions.split(",") if action in self.roles]
+        granted = [action for action in actions.split(",") if action in self._registry_actions()]
         return {"type": kind, "name": name, "actions": granted}
+
+    def _registry_actions(self) -> set[str]:
+        """Return what those roles allow that the registry honours."""
+        if not self.abac:
+            return self.roles & {"push", "pull"}
+        return set().union(*(_REPOSITORY_ROLES.get(role, set()) for role in self.roles))
 
     def _registry_allows(self, asked: Asked) -> bool:
         if not self.accepts(asked.token, asked.host):
@@ -293,10 +312,11 @@ class StandIn:
         return any(wanted in one["actions"] for one in access)
 
     def _vault(self, asked: Asked) -> Answer:
-        if not self.accepts(asked.token, "https://vault.azure.net"):
+        audience = f"https://{asked.host.partition('.')[2]}"
+        if not self.accepts(asked.token, audience):
             challenge = (
                 f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", '
-                'resource="https://vault.azure.net"'
+                f'resource="{audience}"'
             )
             return Answer(401, _error("Unauthorized"), {"WWW-Authenticate": challenge})
         if "secrets" not in self.roles:
@@ -314,16 +334,23 @@ class StandIn:
             return known.answer(asked) if known else refusal
         if not self.accepts(asked.token, "https://storage.azure.com"):
             return blob_error(401, "InvalidAuthenticationInfo")
-        if "blobs" not in self.roles:
+        reads = asked.method in ("GET", "HEAD")
+        if not self.roles & ({"blobs", "blob reader"} if reads else {"blobs"}):
             return blob_error(403, "AuthorizationPermissionMismatch")
         return self.blobs.answer(asked)
 
     def _management(self, asked: Asked) -> Answer:
-        if not self.accepts(asked.token, "https://management.core.windows.net/"):
+        # Only the public cloud has two names for it.
+        name = asked.host.replace("management.azure.com", "management.windows.net")
+        audience = f"https://{name.replace('management.', 'management.core.', 1)}/"
+        if not self.accepts(asked.token, audience):
             return Answer(401, _error("InvalidAuthenticationToken"))
+        if asked.path == "/subscriptions":
+            found = [{"subscriptionId": one, "state": "Enabled"} for one in self.subscriptions]
+            return Answer(200, {"value": found})
         if asked.path.endswith("/listClusterUserCredential"):
             if "cluster" not in self.roles:
-                return Answer(403, _error("AuthorizationFailed", "does not have authorization"))
+                return Answer(403, _error("AuthorizationFailed", _lacking(asked.path)))
             value = base64.b64encode(self.kubeconfig.encode()).decode()
             return Answer(200, {"kubeconfigs": [{"name": "clusterUser", "value": value}]})
         return Answer(404, _error("ResourceNotFound"))
@@ -338,6 +365,16 @@ def _refusal(kind: str) -> Answer:
             "error_description": f"AADSTS{code}: {text} Trace ID: 0 Correlation ID: 0",
             "error_codes": [code],
         },
+    )
+
+
+def _lacking(path: str) -> str:
+    scope, _, action = path.rpartition("/")
+    return (
+        f"The client '{CLIENT}' with object id '{OBJECT}' does not have authorization to perform "
+        f"action 'Microsoft.ContainerService/managedClusters/{action}/action' over scope "
+        f"'{scope}' or the scope is invalid. If access was recently granted, please refresh your "
+        "credentials."
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from deploy.clients import backoff
@@ -33,9 +35,12 @@ def test_the_header_sets_the_delay_up_to_its_limit(header: str, seconds: float) 
     assert delay(0, header) == seconds
 
 
-def test_the_header_can_have_a_date() -> None:
+def test_the_header_can_have_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
     """The delay ends then, or at its limit."""
-    assert delay(0, "Wed, 21 Oct 2099 07:28:00 GMT") == 30
+    then = datetime(2099, 10, 21, 7, 28, tzinfo=UTC).timestamp()
+    for seconds, expected in ((5, 5), (60, 30)):
+        monkeypatch.setattr("time.time", lambda now=then - seconds: now)
+        assert delay(0, "Wed, 21 Oct 2099 07:28:00 GMT") == expected
 
 
 @pytest.mark.parametrize("header", ["", "0", "-5", "1.5", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"])

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.network import ca_bundle, is_reachable, is_taken, resolves_to
+from deploy.clients.network import (
+    ca_bundle,
+    has_private_address,
+    is_reachable,
+    is_taken,
+    resolves_to,
+)
 
 HOST = "shop.example"
 ADDRESS = "203.0.113.7"
@@ -73,6 +79,30 @@ def test_a_name_resolves_to_an_address_that_dns_returns(
     assert not any(resolves_to(HOST, address) for address in ("192.0.2.9", "absent.example", ".."))
     assert not any(resolves_to(host, ADDRESS) for host in ("192.0.2.9", "absent.example", ".."))
     assert not resolves_to("absent.example", "absent.example")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        (["10.1.0.4"], True),
+        (["192.168.0.1", "fd00::4"], True),
+        (["10.1.0.4", "20.1.0.4"], False),
+        (["20.1.0.4"], False),
+        ([], False),
+    ],
+)
+def test_a_private_address_is_one_that_no_other_network_reaches(
+    monkeypatch: pytest.MonkeyPatch, addresses: list[str], expected: bool
+) -> None:
+    """All addresses of a name have to be so; one that DNS does not know has none."""
+
+    def resolve(_host: str, _port: None) -> Any:
+        if not addresses:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, 0)) for one in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert has_private_address(HOST) is expected
 
 
 def test_the_ca_bundle_of_requests_comes_before_that_of_openssl(

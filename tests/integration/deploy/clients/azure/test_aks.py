@@ -15,7 +15,7 @@ from deploy.clients.kubernetes.auth import ApiServerAccess
 from deploy.clients.kubernetes.client import KubeCluster
 from deploy.errors import ClusterLogin
 from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on
-from tests.fakes.azure.stand_in import CLUSTER, SUBSCRIPTION, StandIn
+from tests.fakes.azure.stand_in import CLIENT, CLUSTER, SUBSCRIPTION, TENANT, StandIn
 from tests.fakes.kubeconfig import exec_user
 from tests.integration.deploy.clients.conftest import Kubectl
 from tests.integration.deploy.clients.kubernetes.accounts import ACCOUNT, allow, token
@@ -74,6 +74,8 @@ def test_a_token_that_the_cluster_revokes_is_replaced(
 def test_a_token_that_the_cluster_does_not_know_is_a_login_error(
     azure: StandIn, namespace: str
 ) -> None:
-    """The cluster may belong to another tenant."""
-    with pytest.raises(ClusterLogin):
+    """The cluster may belong to another tenant; one more token is tried."""
+    with pytest.raises(ClusterLogin, match="the token of the identity on Azure") as caught:
         connect(azure, namespace).version()
+    assert f"this is {CLIENT} of tenant {TENANT}" in caught.value.next
+    assert azure.tokens_issued(CLUSTER) == 2

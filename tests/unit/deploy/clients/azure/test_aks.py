@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import yaml
 
-from deploy.clients.azure.aks import SERVER, AksCluster, AksLogin, server_of
+from deploy.clients.azure.aks import SERVER, AksCluster, AksLogin, is_private_cluster, server_of
+from deploy.clients.azure.cluster_account import ClusterAccount
 from deploy.clients.azure.sources import Account
 from deploy.clients.kubernetes.auth import ApiServerAccess
-from deploy.errors import ClusterLogin, ClusterUnknown
+from deploy.clients.kubernetes.transport import ApiRequest, NoApiResponse
+from deploy.errors import ClusterLogin, ClusterUnknown, ClusterUnreachable
 from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on
 from tests.fakes.azure.stand_in import OBJECT, SUBSCRIPTION, StandIn
@@ -108,17 +112,34 @@ def test_a_cluster_without_entra_is_used_with_a_warning(
 
 def test_a_missing_role_is_told(azure: StandIn) -> None:
     """The scope is that of the answer."""
-    message = (
-        f"The client 'c' with object id '{OBJECT}' does not have authorization to perform action "
-        "'Microsoft.ContainerService/managedClusters/listClusterUserCredential/action' over scope "
-        "'/subscriptions/s/resourceGroups/pictures' or the scope is invalid."
-    )
-    body = {"error": {"code": "AuthorizationFailed", "message": message}}
-    azure.faults[MANAGEMENT] = deque([Answer(403, body)])
+    azure.roles.discard("cluster")
     with pytest.raises(ClusterLogin) as caught:
         login_to(azure).load()
-    assert '--role "Azure Kubernetes Service Cluster User Role"' in caught.value.next
-    assert "--scope /subscriptions/s/resourceGroups/pictures" in caught.value.next
+    assert caught.value.next == (
+        f"`az role assignment create --assignee-object-id {OBJECT} "
+        "--assignee-principal-type ServicePrincipal "
+        '--role "Azure Kubernetes Service Cluster User Role" '
+        f"--scope /subscriptions/{SUBSCRIPTION}/resourceGroups/pictures/providers"
+        "/Microsoft.ContainerService/managedClusters/shop`; "
+        "a new role counts after up to half an hour"
+    )
+
+
+def test_a_cluster_without_any_login_is_told(azure: StandIn) -> None:
+    """Its own accounts are disabled, and it has no login by Entra."""
+    message = (
+        "Getting static credential is not allowed because this cluster is set to disable "
+        "local accounts."
+    )
+    azure.faults[MANAGEMENT] = deque(
+        [Answer(400, {"error": {"code": "BadRequest", "message": message}})]
+    )
+    with pytest.raises(ClusterLogin, match="400 BadRequest") as caught:
+        login_to(azure).load()
+    assert (
+        f"`az aks update --ids /subscriptions/{SUBSCRIPTION}/resourceGroups/pictures/providers"
+        "/Microsoft.ContainerService/managedClusters/shop --enable-aad`"
+    ) in caught.value.next
 
 
 @pytest.mark.parametrize(
@@ -140,7 +161,7 @@ def test_a_cluster_that_is_not_found_is_told(azure: StandIn, code: str, advice: 
 def test_the_only_subscription_is_used(azure: StandIn) -> None:
     """None has to be named then."""
     login_to(azure)
-    azure.faults[MANAGEMENT] = deque([Answer(200, {"value": [{"subscriptionId": "only"}]})])
+    azure.subscriptions = ["only"]
     AksLogin(CLUSTER, identity_on(azure, SERVICE_PRINCIPAL)).load()
     paths = [one.path for one in azure.asked if one.host == MANAGEMENT]
     assert paths[0] == "/subscriptions"
@@ -151,8 +172,7 @@ def test_the_only_subscription_is_used(azure: StandIn) -> None:
 def test_one_of_several_subscriptions_has_to_be_named(azure: StandIn, names: list[str]) -> None:
     """The error names the variable for it."""
     login = AksLogin(CLUSTER, identity_on(azure, SERVICE_PRINCIPAL))
-    found = {"value": [{"subscriptionId": name} for name in names]}
-    azure.faults[MANAGEMENT] = deque([Answer(200, found)])
+    azure.subscriptions = names
     with pytest.raises(ClusterLogin, match=f"sees {len(names)} subscriptions") as caught:
         login.load()
     assert "AZURE_SUBSCRIPTION_ID" in caught.value.next
@@ -243,6 +263,119 @@ def test_damaged_entries_are_an_error_where_kubelogin_is_missing(
         ApiServerAccess(path, "", identity_on(azure, SERVICE_PRINCIPAL))
     assert "planted" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+# --- whose token it is, and what refusals need
+
+
+def account_of(access: ApiServerAccess) -> ClusterAccount:
+    """Return the account of Azure whose token is sent."""
+    account = access.account()
+    assert account is not None
+    return account
+
+
+def test_the_account_of_a_cluster_on_aks_is_the_identity(azure: StandIn) -> None:
+    """Commands have its object id, and the id of the cluster's resource."""
+    login_to(azure)
+    identity = identity_on(azure, SERVICE_PRINCIPAL, Account(subscription=SUBSCRIPTION))
+    account = account_of(ApiServerAccess("aks:pictures/shop", "", identity))
+    assert account.is_identity
+    assert account.principal.object_id == OBJECT
+    assert account.cluster == (
+        f"/subscriptions/{SUBSCRIPTION}/resourceGroups/pictures/providers"
+        "/Microsoft.ContainerService/managedClusters/shop"
+    )
+
+
+def test_a_cluster_without_entra_has_no_account_of_azure(azure: StandIn) -> None:
+    """Its certificate is an administrator's."""
+    azure.kubeconfig = yaml.safe_dump(kubeconfig("shop", current="shop", token="planted-admin"))
+    identity = identity_on(azure, SERVICE_PRINCIPAL, Account(subscription=SUBSCRIPTION))
+    assert ApiServerAccess("aks:pictures/shop", "", identity).account() is None
+
+
+def test_the_account_of_a_kubeconfig_is_the_identity_in_place_of_kubelogin(
+    azure: StandIn, tmp_path: Path
+) -> None:
+    """The cluster is found by the host of its API server."""
+    content = kubeconfig("shop", current="shop", **exec_user("kubelogin", *ARGUMENTS))
+    path = write_yaml(tmp_path / "config", content)
+    access = ApiServerAccess(path, "", identity_on(azure, SERVICE_PRINCIPAL))
+    authorization_at(access)
+    account = account_of(access)
+    assert (account.is_identity, account.principal.object_id) == (True, OBJECT)
+    assert account.cluster == (
+        "$(az aks list --query \"[?fqdn=='api.example' || privateFqdn=='api.example'].id\" "
+        "--output tsv)"
+    )
+
+
+def test_the_account_of_a_login_program_is_read_from_its_token(
+    azure: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of an installed `kubelogin` has the object id; other tokens have none."""
+    for token, expected in ((azure.signer.sign(60, oid="its-object"), "its-object"), ("t", None)):
+        write_login_program(tmp_path / "kubelogin", *credential_lines(token=token))
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        content = kubeconfig("shop", current="shop", **exec_user("kubelogin", *ARGUMENTS))
+        access = ApiServerAccess(write_yaml(tmp_path / "config", content), "")
+        account = access.account()
+        assert (account and account.principal.object_id) == expected
+        assert account is None or not account.is_identity
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "expected"),
+    [
+        ("shop-1.abc.privatelink.westeurope.azmk8s.io", "", True),
+        ("shop.private.westeurope.azmk8s.io", "", True),
+        ("shop.privatelink.chinaeast2.cx.prod.service.azk8s.cn", "", True),
+        ("shop.privatelink.usgovvirginia.cx.aks.containerservice.azure.us", "", True),
+        ("shop-1.hcp.westeurope.azmk8s.io", "10.1.0.4", True),
+        ("shop-1.hcp.westeurope.azmk8s.io", "20.1.0.4", False),
+        ("shop-1.hcp.westeurope.azmk8s.io", "", False),
+        ("privatelink.example", "10.1.0.4", False),
+        ("azmk8s.io.example", "10.1.0.4", False),
+    ],
+)
+def test_private_clusters(
+    monkeypatch: pytest.MonkeyPatch, host: str, address: str, expected: bool
+) -> None:
+    """By the name of a private zone, or by the address to which a public name leads."""
+
+    def look_up(_host: str, _port: object) -> list[Any]:
+        if not address:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert is_private_cluster(host) is expected
+
+
+@pytest.mark.parametrize("is_private", [True, False])
+def test_a_private_cluster_that_is_not_reached_is_told(
+    azure: StandIn, monkeypatch: pytest.MonkeyPatch, is_private: bool
+) -> None:
+    """Its name does not resolve outside of its network."""
+
+    def unknown(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    zone = "privatelink" if is_private else "hcp"
+    content = kubeconfig("shop", current="shop", **exec_user("kubelogin", *ARGUMENTS))
+    content["clusters"][0]["cluster"]["server"] = f"https://shop.{zone}.westeurope.azmk8s.io:443"
+    azure.kubeconfig = yaml.safe_dump(content)
+    identity = identity_on(azure, SERVICE_PRINCIPAL, Account(subscription=SUBSCRIPTION))
+    access = ApiServerAccess("aks:pictures/shop", "", identity)
+    with pytest.raises(NoApiResponse) as caught:
+        access.send(ApiRequest("GET", "/version"), (1.0, 1.0))
+    error = caught.value.error
+    assert isinstance(error, ClusterUnreachable)
+    assert "(Name or service not known)" in error.what
+    assert ("private cluster on AKS" in error.what) is is_private
+    assert ("a runner or an agent" in error.next) is is_private
 
 
 def test_a_kubelogin_that_is_installed_is_used(

@@ -102,6 +102,27 @@ def test_a_stored_key_is_warned_of(azure: StandIn, caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize(
     ("key", "advice"),
     [
+        ({}, "the token is for another tenant or has expired"),
+        ({"sas_token": "sv=1"}, "the key or the SAS that [model] names is wrong or has expired"),
+    ],
+)
+def test_a_login_that_is_not_accepted_is_told_of_the_login_in_use(
+    azure: StandIn, key: dict[str, str], advice: str
+) -> None:
+    """The service has one code for tokens and for keys."""
+    identity = identity_on(azure, SERVICE_PRINCIPAL)
+    address = find_address("az://models", identity, NAMED)
+    refusals = BlobRefusals(address, identity, BlobCredentials(identity, key))
+    error = StoreUnreachable("the model store refused the request", on="az://models", next="")
+    with pytest.raises(StoreUnreachable) as caught, refusals.explain():
+        raise error from PermissionError("<Code>AuthenticationFailed</Code>")
+    assert caught.value.next.startswith(advice)
+    assert caught.value.next.endswith("(AuthenticationFailed)")
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
         ({}, f"--assignee-object-id {OBJECT}"),
         ({"sas_token": "sv=1"}, "the key or the SAS that [model] names does not allow this"),
     ],

@@ -14,7 +14,6 @@ from deploy.clients.azure.sources import Account
 from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import (
     GITHUB_JOB,
-    PRINCIPAL,
     SERVICE_PRINCIPAL,
     http_to,
     identity_on,
@@ -68,16 +67,21 @@ def test_a_user_is_told_apart_from_a_service_principal(azure: StandIn, tmp_path:
     assert identity.principal() == Principal(USER_OBJECT, "User", USER, TENANT)
 
 
-def test_a_token_is_kept_until_five_minutes_before_its_end(azure: StandIn) -> None:
+def test_a_token_is_kept_until_five_minutes_before_its_end(
+    azure: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Then a new one is requested."""
     time = Time()
+    # The library has a clock of its own, and keeps tokens, too.
+    monkeypatch.setattr("time.time", time)
     identity = Identity(Account(), SERVICE_PRINCIPAL, http_to(azure), now=time)
     first = identity.token(STORAGE)
     time.now += 3600 - 301
     assert identity.token(STORAGE) is first
+    assert azure.tokens_issued(STORAGE) == 1
     time.now += 2
-    identity.token(STORAGE)
-    assert first.renew_at == first.expires_at - 300
+    assert identity.token(STORAGE).value != first.value
+    assert azure.tokens_issued(STORAGE) == 2
 
 
 def test_a_token_of_a_minute_is_renewed_after_half_of_it(azure: StandIn) -> None:
@@ -136,15 +140,53 @@ def test_an_assertion_is_requested_for_each_token(azure: StandIn) -> None:
     assert azure.hosts().count("pipelines.actions.githubusercontent.com") == 2
 
 
-def test_a_busy_login_service_is_asked_again(azure: StandIn) -> None:
-    """Retry-After is seconds or a date."""
+def test_an_assertion_of_a_second_is_never_too_old(azure: StandIn) -> None:
+    """However long the job lasts: a token for another resource may be needed late in it."""
+    azure.assertion_lifetime = 1
+    time = Time()
+    azure.signer.now = time
+    identity = identity_on(azure, GITHUB_JOB)
+    for resource in (STORAGE, VAULT, "https://containerregistry.azure.net"):
+        identity.token(resource)
+        time.now += 600
+    refused = identity.token(STORAGE)
+    assert identity.token(STORAGE, refused.value) != refused
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        ("7", 7, 7),
+        ("Mon, 12 Jan 1970 13:47:05 GMT", 25, 25),
+        ("Mon, 12 Jan 1970 13:46:39 GMT", 0, 0.5),
+        ("Mon, 01 Jan 1900 00:00:00 GMT", 0, 0.5),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 60, 60),
+        ("99999999999999999999", 60, 60),
+        ("Mon, 99 Foo 1970 25:61:61 GMT", 0, 0.5),
+        ("soon", 0, 0.5),
+    ],
+    ids=["seconds", "future", "past", "year 1900", "year 9999", "ages", "no date", "words"],
+)
+def test_a_busy_login_service_is_asked_again_when_it_says(
+    azure: StandIn, monkeypatch: pytest.MonkeyPatch, header: str, least: float, most: float
+) -> None:
+    """Retry-After is seconds or a date; a minute is the longest, and without sense it is short."""
+    monkeypatch.setattr("time.time", Time())
     waits: list[float] = []
     identity = Identity(Account(), SERVICE_PRINCIPAL, http_to(azure, waits))
-    busy = Answer(429, {"error": "busy"}, {"Retry-After": "7"})
-    azure.faults[LOGIN] = deque([busy, Cut])
+    azure.faults[LOGIN] = deque([Answer(429, {"error": "busy"}, {"Retry-After": header})])
     identity.token(STORAGE)
-    assert waits[0] == 7
-    assert len(waits) == 2
+    (seconds,) = waits
+    assert least <= seconds <= most
+
+
+def test_a_login_service_that_was_cut_is_asked_again(azure: StandIn) -> None:
+    """After a moment."""
+    waits: list[float] = []
+    identity = Identity(Account(), SERVICE_PRINCIPAL, http_to(azure, waits))
+    azure.faults[LOGIN] = deque([Cut])
+    identity.token(STORAGE)
+    assert len(waits) == 1
 
 
 def test_a_login_service_without_an_answer_is_an_error(azure: StandIn) -> None:
@@ -199,14 +241,6 @@ def test_a_wrong_secret_is_told(azure: StandIn) -> None:
     assert "AADSTS7000215" in error.detail
     assert "new secret" in error.next
     assert "wrong-one" not in f"{error.what}{error.on}{error.next}{error.detail}"
-
-
-def test_a_certificate_that_is_missing_is_told(azure: StandIn, tmp_path: Path) -> None:
-    """The detail names its file."""
-    environ = PRINCIPAL | {"AZURE_CLIENT_CERTIFICATE_PATH": str(tmp_path / "absent.pem")}
-    error = refusal_of(identity_on(azure, environ))
-    assert error.what == "the login to Azure cannot be used (FileNotFoundError)"
-    assert "absent.pem" in error.detail
 
 
 def test_a_missing_federated_credential_is_shown_as_the_command_that_adds_it(

@@ -10,7 +10,7 @@ from deploy.clients.azure.key_vault import KeyVault, NamedSecrets
 from deploy.errors import SettingsInvalid
 from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on
-from tests.fakes.azure.stand_in import OBJECT, VAULT, StandIn
+from tests.fakes.azure.stand_in import OBJECT, TENANT, VAULT, StandIn
 
 PASSWORD = "keyvault://safe/password"
 
@@ -64,7 +64,7 @@ def test_a_missing_secret_is_told(azure: StandIn) -> None:
     """The advice is to create it."""
     error = refusal_of(azure, "keyvault://safe/other")
     assert error.what == "the key vault answered 404 SecretNotFound"
-    assert "create the secret" in error.next
+    assert "`az keyvault secret set --vault-name safe --name other --file FILE`" in error.next
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,11 @@ def test_a_missing_secret_is_told(azure: StandIn) -> None:
             f"`az keyvault set-policy --name safe --secret-permissions get --object-id {OBJECT}`",
         ),
         ("ForbiddenByFirewall", "firewall"),
+        ("ForbiddenByConnection", "run where the vault can be reached"),
+        (
+            "SecretDisabled",
+            "`az keyvault secret set-attributes --vault-name safe --name password --enabled true`",
+        ),
     ],
 )
 def test_refusals_are_told_apart(azure: StandIn, reason: str, cure: str) -> None:
@@ -96,6 +101,18 @@ def test_a_refused_token_is_replaced(azure: StandIn) -> None:
     assert vault_on(azure).read(PASSWORD) == "planted-vault-secret"
     azure.faults[VAULT] = deque([Answer(401), Answer(401)])
     assert "another tenant" in refusal_of(azure).next
+
+
+def test_a_vault_of_another_tenant_says_which(azure: StandIn) -> None:
+    """Its challenge has the tenant, to which no token is sent by itself."""
+    other = "https://login.microsoftonline.com/other-tenant"
+    challenge = f'Bearer authorization="{other}", resource="https://vault.azure.net"'
+    refused = Answer(401, {}, {"WWW-Authenticate": challenge})
+    azure.faults[VAULT] = deque([refused, refused])
+    error = refusal_of(azure)
+    assert "set `tenant` in [azure] to other-tenant" in error.next
+    assert f"of tenant {TENANT}" in error.next
+    assert not any("other-tenant" in one.url for one in azure.asked)
 
 
 def test_a_busy_vault_is_asked_again(azure: StandIn) -> None:

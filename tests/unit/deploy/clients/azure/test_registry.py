@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -16,7 +17,7 @@ from deploy.errors import RegistryDenied
 from tests.fakes import web
 from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on
-from tests.fakes.azure.stand_in import OBJECT, REGISTRY, StandIn, asked_of
+from tests.fakes.azure.stand_in import OBJECT, REGISTRY, TENANT, StandIn, asked_of
 from tests.fakes.web import FakeWeb
 
 RESOURCE = "https://containerregistry.azure.net"
@@ -181,7 +182,7 @@ def test_a_refusal_of_the_network_is_not_one_of_the_actions(azure: StandIn) -> N
 
 
 def test_an_identity_without_a_role_is_told_which(azure: StandIn) -> None:
-    """The advice is the command, filled in, for both kinds of registries."""
+    """The advice is the command, filled in, for both kinds of registries; or the tenant is."""
     azure.roles.clear()
     error = denial_of(azure)
     assert error.what == "the registry does not accept the identity"
@@ -189,14 +190,68 @@ def test_an_identity_without_a_role_is_told_which(azure: StandIn) -> None:
     assert '--role "AcrPush"' in error.next
     assert "--scope $(az acr show --name shop --query id --output tsv)" in error.next
     assert "Container Registry Repository Writer" in error.next
+    assert f"another tenant than {TENANT}" in error.next
+
+
+@pytest.mark.parametrize("refuses_early", [True, False])
+@pytest.mark.parametrize(
+    ("lacking", "act", "roles"),
+    [
+        (
+            {"push", "repository writer"},
+            lambda client: client.put_manifest("shop", "latest", b"{}"),
+            ["AcrPush", "Container Registry Repository Writer"],
+        ),
+        (
+            {"push", "pull", "repository writer"},
+            lambda client: client.has_blob("shop", DIGEST),
+            ["AcrPull", "Container Registry Repository Reader"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("abac", [True, False])
+def test_a_missing_role_is_told_for_both_kinds_of_registries(
+    azure: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    refuses_early: bool,
+    lacking: set[str],
+    act: Callable[[HttpRegistry], object],
+    roles: list[str],
+    abac: bool,
+) -> None:
+    """One with permissions for repositories ignores AcrPush; it is refused as a token, or late."""
+    azure.abac = abac
+    azure.refuses_early = refuses_early
+    # Those of the other kind of registries have no part in it.
+    ignored = {"push", "pull"} if abac else {"repository writer", "repository reader"}
+    azure.roles = (azure.roles - lacking) | ignored
+    with pytest.raises(RegistryDenied) as caught:
+        act(client_of(azure, monkeypatch))
+    for role in roles:
+        assert (
+            f"`az role assignment create --assignee-object-id {OBJECT} --assignee-principal-type "
+            f'ServicePrincipal --role "{role}" --scope $(az acr show --name shop'
+        ) in caught.value.next
+
+
+def test_a_registry_with_permissions_for_repositories_takes_their_roles(
+    azure: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else is needed."""
+    azure.abac = True
+    azure.roles = {"repository writer"}
+    assert client_of(azure, monkeypatch).has_blob("shop", DIGEST)
+    assert login_to(azure).granted_actions("shop") == {"pull", "push"}
+    azure.roles = {"repository reader"}
+    assert login_to(azure).granted_actions("shop") == {"pull"}
 
 
 def test_a_firewall_is_not_a_missing_role(azure: StandIn) -> None:
-    """The registry names the address that it refuses."""
+    """The command has the address that the registry refuses."""
     azure.firewall = True
     error = denial_of(azure)
     assert "10.0.0.7" in error.detail
-    assert "firewall" in error.next
+    assert "`az acr network-rule add --name shop --ip-address 10.0.0.7`" in error.next
     assert "role" not in error.next
 
 

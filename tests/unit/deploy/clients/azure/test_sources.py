@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deploy.clients.azure.errors import AzureError, NoLogin
 from deploy.clients.azure.sources import Account
-from tests.fakes.azure.certificates import make_certificate, write_pem
+from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import (
     GITHUB_JOB,
     PIPELINES_JOB,
@@ -29,7 +32,6 @@ from tests.fakes.azure.stand_in import (
     TENANT,
     StandIn,
 )
-from tests.fakes.azure.tokens import Signer
 
 STORAGE = "https://storage.azure.com"
 IMDS = {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://169.254.169.254"}
@@ -96,15 +98,6 @@ def test_a_file_with_an_assertion_is_read_again(azure: StandIn, tmp_path: Path) 
     (tmp_path / "token").write_text("no.such.token")
     with pytest.raises(AzureError):
         identity.token("https://vault.azure.net")
-
-
-def test_a_certificate_logs_in(azure: StandIn, tmp_path: Path) -> None:
-    """Key and certificate are in one PEM file."""
-    key, certificate = make_certificate("shop")
-    azure.client_key = Signer(key)
-    write_pem(tmp_path / "client.pem", key, certificate)
-    environ = {**PRINCIPAL, "AZURE_CLIENT_CERTIFICATE_PATH": str(tmp_path / "client.pem")}
-    assert source_of(azure, environ) == "a service principal (AZURE_CLIENT_CERTIFICATE_PATH)"
 
 
 @pytest.mark.parametrize("write", [write_az_login, write_az_principal])
@@ -174,6 +167,79 @@ def test_the_identity_of_the_machine_is_used_only_where_asked_for(
     account = Account(managed_identity=True, client_id="assigned")
     identity = identity_on(azure, IMDS, account)
     assert identity.source.name == "managed identity"
+
+
+class Probe:
+    """A connection to the address of the machine's identity."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        self.failure = failure
+        self.asked: list[tuple[object, float]] = []
+
+    def __call__(self, address: object, timeout: float) -> socket.socket:
+        """Connect, or fail as that network does."""
+        self.asked.append((address, timeout))
+        if self.failure:
+            raise self.failure
+        return socket.socket()
+
+
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch) -> Probe:
+    """Return the connection; it is accepted."""
+    found = Probe(None)
+    monkeypatch.setattr(socket, "create_connection", found)
+    return found
+
+
+MACHINE = Account(managed_identity=True)
+
+
+def test_the_identity_of_the_machine_logs_in(azure: StandIn, probe: Probe) -> None:
+    """It is looked for a second long, at the address that each virtual machine has."""
+    assert source_of(azure, {}, MACHINE) == "managed identity"
+    assert probe.asked == [(("169.254.169.254", 80), 1.0)]
+
+
+def test_one_of_several_identities_of_the_machine_is_named(azure: StandIn, probe: Probe) -> None:
+    """By its client id."""
+    identity = identity_on(azure, {}, replace(MACHINE, client_id="assigned"))
+    assert azure.signer.claims(identity.token(STORAGE).value, STORAGE)["appid"] == "assigned"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [ConnectionRefusedError(), OSError(101, "Network is unreachable"), TimeoutError("timed out")],
+    ids=["absent", "no network", "hanging"],
+)
+def test_off_azure_the_identity_of_the_machine_is_not_there(
+    azure: StandIn, probe: Probe, failure: Exception
+) -> None:
+    """An address that hangs costs that second, and no request is sent to it."""
+    probe.failure = failure
+    with pytest.raises(NoLogin) as caught:
+        identity_on(azure, {}, MACHINE).token(STORAGE)
+    assert caught.value.detail.splitlines()[-1] == "  managed identity: this machine has none"
+    assert azure.asked == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(400, {"error": "invalid_request", "error_description": "Identity not found"}),
+        Answer(404, {}),
+        Answer(404, b"<html>"),
+    ],
+)
+def test_a_machine_without_an_assigned_identity_is_told(
+    azure: StandIn, probe: Probe, answer: Answer
+) -> None:
+    """Its service answers, but has no token; the library means something else by that."""
+    azure.faults["169.254.169.254"] = deque([answer])
+    with pytest.raises(AzureError) as caught:
+        identity_on(azure, {}, MACHINE).token(STORAGE)
+    assert "az vm identity assign" in caught.value.next
+    assert "client_id" in caught.value.next
 
 
 def test_without_any_source_the_error_lists_what_was_looked_for(azure: StandIn) -> None:

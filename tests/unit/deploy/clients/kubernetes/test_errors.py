@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 import ssl
+from dataclasses import replace
 
 import pytest
 import urllib3
 import yaml
 
+from deploy.clients.azure.cluster_account import ClusterAccount
+from deploy.clients.azure.identity import Principal
 from deploy.clients.kubernetes.errors import (
     ResourceAttributes,
     no_response_error,
@@ -28,6 +31,7 @@ from deploy.errors import (
 from tests.fakes.transport import status
 
 CLUSTER = "shop at https://api.example"
+ACCOUNT = ClusterAccount(Principal("object", "ServicePrincipal", "app", "t"), "/resource/shop")
 DEPLOYMENT = ResourceAttributes(("create", "patch"), "apps", "deployments", "shop", "web")
 
 
@@ -53,15 +57,49 @@ def test_a_missing_permission_comes_with_the_rule_to_add() -> None:
     assert "deploy/manifests/rbac.yaml" in error.next
 
 
-def test_a_refusal_by_the_roles_of_azure_names_the_role() -> None:
-    """A cluster on AKS can leave its permissions to them."""
+def test_a_token_of_the_identity_that_is_not_accepted_says_whose_it_is() -> None:
+    """The cluster may have no login by Entra, or trust another tenant; it may be revoked."""
+    error = refusal_error(status(401, "Unauthorized"), DEPLOYMENT, CLUSTER, account=ACCOUNT)
+    assert isinstance(error, ClusterLogin)
+    assert error.what == "the API server does not accept the token of the identity on Azure"
+    assert error.next.startswith("this is app of tenant t; ")
+    assert "`az aks show --ids /resource/shop --query aadProfile`" in error.next
+    assert "`az aks update --ids /resource/shop --enable-aad`" in error.next
+    assert "another tenant has to be `tenant` in [azure]" in error.next
+    assert "log in again" in error.next
+
+
+def test_a_token_of_a_login_program_that_is_not_accepted_is_renewed_by_it() -> None:
+    """The settings of the identity have no part in it."""
+    account = replace(ACCOUNT, is_identity=False)
+    error = refusal_error(status(401, "Unauthorized"), DEPLOYMENT, CLUSTER, account=account)
+    assert "kubelogin" in error.next
+
+
+@pytest.mark.parametrize("is_identity", [True, False])
+def test_a_refusal_by_the_roles_of_azure_is_the_command_that_gives_one(is_identity: bool) -> None:
+    """A cluster on AKS can leave its permissions to them; the command is filled in."""
     message = (
         'deployments.apps "web" is forbidden: User "o" cannot patch resource: User does not have '
         "access to the resource in Azure. Update role assignment to allow access."
     )
-    error = refusal_error(status(403, "Forbidden", message), DEPLOYMENT, CLUSTER, ("patch",))
-    assert '--role "Azure Kubernetes Service RBAC Writer"' in error.next
-    assert "/namespaces/shop`" in error.next
+    refused = status(403, "Forbidden", message)
+    account = replace(ACCOUNT, is_identity=is_identity)
+    error = refusal_error(refused, DEPLOYMENT, CLUSTER, ("patch",), account)
+    assert isinstance(error, ClusterForbidden)
+    assert error.next.startswith(
+        "`az role assignment create --assignee-object-id object --assignee-principal-type "
+        'ServicePrincipal --role "Azure Kubernetes Service RBAC Writer" '
+        "--scope /resource/shop/namespaces/shop`"
+    )
+
+
+def test_a_refusal_by_kubernetes_itself_is_the_binding_of_the_identity() -> None:
+    """The API server knows it by its object id."""
+    refused = status(403, "Forbidden", "no")
+    error = refusal_error(refused, DEPLOYMENT, CLUSTER, ("patch",), ACCOUNT)
+    assert "--role twinship-deployer --user object --namespace shop`" in error.next
+    assert "az role assignment" not in error.next
 
 
 def test_a_missing_permission_for_a_subresource() -> None:

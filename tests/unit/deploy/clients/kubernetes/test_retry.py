@@ -7,6 +7,8 @@ from itertools import pairwise
 import pytest
 
 from deploy import progress
+from deploy.clients.azure.cluster_account import ClusterAccount
+from deploy.clients.azure.identity import Principal
 from deploy.clients.kubernetes.retry import RetryingClient, RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse
 from deploy.errors import ClusterUnreachable, RolloutLocked
@@ -204,6 +206,16 @@ def test_credentials_that_were_never_accepted_are_not_renewed() -> None:
     client, transport, clock = retrying(status(401))
     assert client.send(GET, "version").status == 401
     assert (transport.renewals, len(transport.requests), clock.waits) == (0, 1, [])
+
+
+def test_a_token_of_the_identity_is_renewed_at_the_first_refusal_too() -> None:
+    """An earlier connection may have got it, and it may have been revoked since."""
+    principal = Principal("object", "ServicePrincipal", "app", "tenant")
+    for is_identity, renewals in ((True, 1), (False, 0)):
+        client, transport, clock = retrying(status(401), response_with(a="b"))
+        transport.identity = ClusterAccount(principal, "cluster", is_identity=is_identity)
+        assert client.send(GET, "version").is_success is is_identity
+        assert (transport.renewals, clock.waits) == (renewals, [])
 
 
 def test_expired_credentials_are_renewed_once() -> None:
