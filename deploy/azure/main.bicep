@@ -5,7 +5,7 @@ targetScope = 'resourceGroup'
 @description('Where everything is.')
 param location string = resourceGroup().location
 
-@description('Names everything: 5 to 24 lower-case letters and digits. Nobody else on Azure may have a storage account or a registry of that name.')
+@description('Names everything: 5 to 24 lower-case letters and digits, unique among the storage accounts and registries of all of Azure.')
 @minLength(5)
 @maxLength(24)
 param name string = resourceGroup().name
@@ -13,11 +13,8 @@ param name string = resourceGroup().name
 @description('Whether the registry has permissions for repositories (ABAC), whose roles are others.')
 param repositoryPermissions bool = false
 
-@description('The repository on GitHub, OWNER/NAME, whose jobs release; empty for none.')
-param githubRepository string = ''
-
-@description('The environment of that repository whose jobs release.')
-param githubEnvironment string = 'production'
+@description('The subject of the jobs on GitHub that release, such as repo:OWNER/NAME:environment:production; empty for none.')
+param githubSubject string = ''
 
 @description('The issuer of a service connection of Azure Pipelines; empty for none.')
 param pipelinesIssuer string = ''
@@ -50,12 +47,12 @@ resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' 
   location: location
 }
 
-resource githubCredential 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials@2023-01-31' = if (!empty(githubRepository)) {
+resource githubCredential 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials@2023-01-31' = if (!empty(githubSubject)) {
   parent: identity
   name: 'github'
   properties: {
     issuer: 'https://token.actions.githubusercontent.com'
-    subject: 'repo:${githubRepository}:environment:${githubEnvironment}'
+    subject: githubSubject
     audiences: [audience]
   }
 }

@@ -189,9 +189,9 @@ def test_each_role_is_assigned_where_it_counts(name: str) -> None:
     [
         (
             "githubCredential",
-            "githubRepository",
+            "githubSubject",
             "https://token.actions.githubusercontent.com",
-            "repo:${githubRepository}:environment:${githubEnvironment}",
+            "githubSubject",
         ),
         ("pipelinesCredential", "pipelinesIssuer", "pipelinesIssuer", "pipelinesSubject"),
     ],
