@@ -198,6 +198,19 @@ def test_an_identity_is_all_that_github_needs_for_azure(name: str) -> None:
     }
 
 
+def test_no_secret_is_for_azure() -> None:
+    """The secrets are those of another registry and of a kubeconfig."""
+    github_secrets = {
+        name
+        for file in (*github.WORKFLOWS, *github.ACTIONS)
+        for name in re.findall(r"\bsecrets\.(\w+)", _text(file))
+    }
+    mapped = {value for env in _values(azure.pipeline(), "env") for value in env.values()}
+
+    assert github_secrets == {"KUBECONFIG", "REGISTRY_PASSWORD"}
+    assert mapped == {"$(REGISTRY_PASSWORD)", "$(System.AccessToken)"}
+
+
 @pytest.mark.parametrize("name", RELEASING)
 def test_each_step_of_azure_has_the_token_of_its_job(name: str) -> None:
     """Azure Pipelines gives it only to steps that map it; assertions are requested with it."""
