@@ -68,7 +68,7 @@ COPY_IMAGES = (
     'xargs docker save | docker -H "$0" load'
 )
 MOTO = ".nox/moto"
-# The emulator of Azure Blob, which is the store behind the stand-in for Azure.
+# The emulator of Azure Blob: the store behind the stand-in for Azure, and that of the benchmark.
 AZURITE = "3.35.0"
 # The garbage collector finds a leak in any later test: an error in `unit`, a warning elsewhere.
 LEAKS = ("-W", "default::pytest.PytestUnraisableExceptionWarning")
@@ -92,7 +92,7 @@ def install_moto(session: nox.Session) -> None:
 
 
 def install_azurite(session: nox.Session) -> None:
-    """Install Azurite with npm into a session's environment; without it its tests are skipped."""
+    """Install Azurite with npm into a session's environment; what needs it is skipped else."""
     if shutil.which("npm") is None:
         session.warn("Azurite is not installed, because npm is not")
         return
@@ -201,6 +201,7 @@ def e2e(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure what docs/08-benchmark.md shows; `-- --quick` only tries the benchmark itself."""
     install(session, "bench")
+    install_azurite(session)
     run_with_engine(session, "python", "-m", "bench", *session.posargs)
 
 

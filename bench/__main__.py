@@ -17,7 +17,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import aims, charts, cluster, meters, pushes, releases, report, rollouts, serving
+from bench import (
+    aims,
+    azurite,
+    charts,
+    cluster,
+    downloads,
+    first_token,
+    meters,
+    pushes,
+    releases,
+    report,
+    rollouts,
+    serving,
+)
 from bench.application import ROOT
 from bench.figures import (
     FIELDS,
@@ -25,6 +38,7 @@ from bench.figures import (
     Clustered,
     Machine,
     Measured,
+    OnAzure,
     Report,
     Rolled,
     Run,
@@ -49,11 +63,16 @@ _MODEL_COPIES = 6
 _OTHER_BYTES = 4_000_000_000
 
 PARTS = tuple(FIELDS)
+# Rollouts on a cluster have a sandbox of their own.
+_WITHOUT_SANDBOX = {"azure", "cluster", "listing"}
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured: repetitions of each case, and the sizes of the models with theirs."""
+    """How much is measured: repetitions of each case, and the sizes of the models with theirs.
+
+    `download` is the size of what is downloaded from Azure's store, and its repetitions.
+    """
 
     first: int
     unchanged: int
@@ -61,6 +80,7 @@ class Scale:
     models: tuple[tuple[int, int], ...]
     pushes: int
     listing: int
+    download: tuple[int, int]
     load: serving.Plan
     rollouts: rollouts.Plan
     cluster: cluster.Plan
@@ -73,6 +93,7 @@ FULL = Scale(
     models=((250_000_000, 5), (1_000_000_000, 2)),
     pushes=5,
     listing=9,
+    download=(230_000_000, 5),
     load=serving.Plan(clients=(1, 4, 16), seconds=2.5, turns=3),
     rollouts=rollouts.Plan(loads=(("steady", 4, 0.1), ("all it can", 8, 0.0)), rest=10.0, steps=10),
     cluster=cluster.Plan(clients=6, pause=0.1, rest=10.0, steps=10, arrivals=3),
@@ -84,6 +105,7 @@ QUICK = Scale(
     models=((30_000_000, 1),),
     pushes=1,
     listing=1,
+    download=(30_000_000, 1),
     load=serving.Plan(clients=(1, 4), seconds=0.3, turns=1),
     rollouts=rollouts.Plan(loads=(("steady", 4, 0.1),), rest=1.0, steps=2),
     cluster=cluster.Plan(clients=4, pause=0.1, rest=1.0, steps=1, arrivals=1),
@@ -203,9 +225,10 @@ def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> M
     at = datetime.now(UTC)
     started = time.monotonic()
     listing = _listing(scale.listing) if "listing" in parts else ()
+    azure = _azure(*scale.download, folder / "azure") if "azure" in parts else None
     cases, transfer, served, rolled = (
         _measure_in_sandboxes(scale, parts, folder)
-        if set(parts) - {"listing", "cluster"}
+        if set(parts) - _WITHOUT_SANDBOX
         else ((), None, (), ())
     )
     clustered = _clustered(scale.cluster, folder / "on-cluster") if "cluster" in parts else None
@@ -221,6 +244,7 @@ def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> M
         served=served,
         rolled=rolled,
         cluster=clustered,
+        azure=azure,
     )
 
 
@@ -229,6 +253,17 @@ def _listing(turns: int) -> tuple[float, ...]:
     command = (sys.executable, "-m", "invoke", "--list")
     meters.measure(command, ROOT, {})
     return tuple(meters.measure(command, ROOT, {}).cost.seconds for _ in range(turns))
+
+
+def _azure(size: int, turns: int, folder: Path) -> OnAzure:
+    log.info("the first token on Azure")
+    first_token.measure()
+    tokens = tuple(first_token.measure() for _ in range(turns))
+    if not azurite.is_installed():
+        log.info("a download from Azurite: left out, as it is not installed; npm installs it")
+        return OnAzure(tokens=tokens, download=None)
+    log.info("a download from Azurite")
+    return OnAzure(tokens=tokens, download=downloads.measure(folder, size, turns))
 
 
 def _measure_in_sandboxes(
@@ -241,7 +276,7 @@ def _measure_in_sandboxes(
     """
     shared = SharedInputs.create(folder)
     rolled = _rolled(scale.rollouts, shared) if "load" in parts else ()
-    if not set(parts) - {"listing", "load", "cluster"}:
+    if not set(parts) - _WITHOUT_SANDBOX - {"load"}:
         return (), None, (), rolled
     firsts = []
     count = scale.first if "releases" in parts else 0

@@ -21,6 +21,7 @@ FIELDS = {
     "serving": "served",
     "load": "rolled",
     "cluster": "cluster",
+    "azure": "azure",
     "listing": "listing",
 }
 
@@ -120,6 +121,55 @@ class Transfer(Record):
     def ratios(self) -> tuple[float, ...]:
         """The time of the suite as a multiple of that of the PUT, for each pair."""
         return tuple(mine / plain for mine, plain in zip(self.suite, self.put, strict=True))
+
+
+class Download(Record):
+    """The same blob from Azurite, by the suite and by azure-storage-blob, in turns."""
+
+    size: int
+    suite: tuple[float, ...]
+    library: tuple[float, ...]
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """How many times as fast as the library the suite is, for each pair."""
+        return tuple(library / mine for mine, library in zip(self.suite, self.library, strict=True))
+
+
+class FirstToken(Record):
+    """The first token of a new process, and that of another identity in the same process.
+
+    Args:
+        process: from the start of the process to the end of both.
+        cold: the first one, with the imports that it needs.
+        warm: the other one.
+        requests: the requests to the login service for one of them.
+    """
+
+    process: float
+    cold: float
+    warm: float
+    requests: int
+
+    @property
+    def first(self) -> float:
+        """The time from the start of the process to the first token."""
+        return self.process - self.warm
+
+    @property
+    def imports(self) -> float:
+        """The time of the imports."""
+        return self.cold - self.warm
+
+
+class OnAzure(Record):
+    """What Azure costs: logging in, and fetching a model.
+
+    The download is None where Azurite is not installed.
+    """
+
+    tokens: tuple[FirstToken, ...]
+    download: Download | None
 
 
 class Burst(Record):
@@ -260,6 +310,7 @@ class Measured(Taken):
     served: tuple[Served, ...] = ()
     rolled: tuple[Rolled, ...] = ()
     cluster: Clustered | None = None
+    azure: OnAzure | None = None
     later: Mapping[str, Taken] = {}
 
     @property

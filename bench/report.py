@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 
 from bench.figures import (
@@ -12,6 +12,7 @@ from bench.figures import (
     Case,
     Machine,
     Measured,
+    OnAzure,
     Report,
     Rolled,
     Run,
@@ -60,6 +61,8 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _rolled(measured.loads)
     if measured.cluster:
         yield from _arrivals(measured.cluster.arrivals)
+    if measured.azure:
+        yield from _azure(measured.azure)
 
 
 def _taken(taken: Taken) -> str:
@@ -161,19 +164,42 @@ def _others(measured: Measured) -> Iterator[str]:
     transfer = measured.transfer
     if transfer:
         yield from ("", "## A layer to the registry", "")
-        rates = (transfer.size / median(times) / 1e6 for times in (transfer.suite, transfer.put))
-        rows = zip(
-            ("the suite", "one plain PUT"),
-            (_seconds(transfer.suite), _seconds(transfer.put)),
-            rates,
-            strict=True,
-        )
-        yield from _table(
-            (format_size(transfer.size), "seconds", "MB a second"),
-            ((way, taken, f"{rate:.0f}") for way, taken, rate in rows),
-        )
+        ways = {"the suite": transfer.suite, "one plain PUT": transfer.put}
+        yield from _transfers(transfer.size, ways)
     if measured.listing:
         yield from ("", "## `invoke --list`", "", _seconds(measured.listing))
+
+
+def _transfers(size: int, ways: Mapping[str, tuple[float, ...]]) -> Iterator[str]:
+    """Yield a table of the times and rates at which some ways move the same bytes."""
+    yield from _table(
+        (format_size(size), "seconds", "MB a second"),
+        (
+            (way, _seconds(times), f"{size / median(times) / 1e6:.0f}")
+            for way, times in ways.items()
+        ),
+    )
+
+
+def _azure(azure: OnAzure) -> Iterator[str]:
+    yield from ("", "## On Azure", "")
+    tokens = azure.tokens
+    yield from _table(
+        ("until the first token", "imports in that", "another identity", "requests"),
+        [
+            (
+                _seconds(token.first for token in tokens),
+                _seconds(token.imports for token in tokens),
+                _seconds(token.warm for token in tokens),
+                str(max(token.requests for token in tokens)),
+            )
+        ],
+    )
+    download = azure.download
+    if download:
+        yield ""
+        ways = {"the suite": download.suite, "azure-storage-blob": download.library}
+        yield from _transfers(download.size, ways)
 
 
 def _serving(served: tuple[Served, ...]) -> Iterator[str]:

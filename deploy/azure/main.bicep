@@ -5,16 +5,16 @@ targetScope = 'resourceGroup'
 @description('Where everything is.')
 param location string = resourceGroup().location
 
-@description('Begins all names: 3 to 11 lower-case letters and digits.')
-@minLength(3)
-@maxLength(11)
-param prefix string
+@description('Names everything: 5 to 24 lower-case letters and digits, unique among the storage accounts and registries of all of Azure.')
+@minLength(5)
+@maxLength(24)
+param name string = resourceGroup().name
 
-@description('The repository on GitHub, OWNER/NAME, whose jobs release; empty for none.')
-param githubRepository string = ''
+@description('Whether the registry has permissions for repositories (ABAC), whose roles are others.')
+param repositoryPermissions bool = false
 
-@description('The environment of that repository whose jobs release.')
-param githubEnvironment string = 'production'
+@description('The subject of the jobs on GitHub that release, such as repo:OWNER/NAME:environment:production; empty for none.')
+param githubSubject string = ''
 
 @description('The issuer of a service connection of Azure Pipelines; empty for none.')
 param pipelinesIssuer string = ''
@@ -29,27 +29,30 @@ param nodeSize string = 'Standard_D2s_v5'
 @minValue(1)
 param nodeCount int = 2
 
-var unique = uniqueString(resourceGroup().id)
 var audience = 'api://AzureADTokenExchange'
 
 // The ids of built-in roles are the same in every tenant.
 var storageBlobDataContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
 var acrPush = '8311e382-0749-4cb8-b61a-304f252e45ec'
 var acrPull = '7f951dda-4ed3-4680-a7ca-43fe172d538d'
+var repositoryWriter = '2a1e307c-b015-4ebd-883e-5b7698a07328'
+var repositoryReader = 'b93aa761-3e63-49ed-ac28-beffa264f7ac'
 var aksClusterUser = '4abbcc35-e782-43d8-92c5-2d3f1bd2253f'
 var aksRbacWriter = 'a7ffa36f-339b-4b5c-8bdf-e2c188b2c0eb'
+var pushRole = repositoryPermissions ? repositoryWriter : acrPush
+var pullRole = repositoryPermissions ? repositoryReader : acrPull
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
-  name: '${prefix}-releases'
+  name: name
   location: location
 }
 
-resource githubCredential 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials@2023-01-31' = if (!empty(githubRepository)) {
+resource githubCredential 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials@2023-01-31' = if (!empty(githubSubject)) {
   parent: identity
   name: 'github'
   properties: {
     issuer: 'https://token.actions.githubusercontent.com'
-    subject: 'repo:${githubRepository}:environment:${githubEnvironment}'
+    subject: githubSubject
     audiences: [audience]
   }
 }
@@ -67,7 +70,7 @@ resource pipelinesCredential 'Microsoft.ManagedIdentity/userAssignedIdentities/f
 }
 
 resource storage 'Microsoft.Storage/storageAccounts@2023-05-01' = {
-  name: '${prefix}${unique}'
+  name: name
   location: location
   kind: 'StorageV2'
   sku: {
@@ -91,19 +94,20 @@ resource models 'Microsoft.Storage/storageAccounts/blobServices/containers@2023-
   name: 'models'
 }
 
-resource registry 'Microsoft.ContainerRegistry/registries@2023-07-01' = {
-  name: '${prefix}${unique}'
+resource registry 'Microsoft.ContainerRegistry/registries@2025-11-01' = {
+  name: name
   location: location
   sku: {
     name: 'Standard'
   }
   properties: {
     adminUserEnabled: false
+    roleAssignmentMode: repositoryPermissions ? 'AbacRepositoryPermissions' : 'LegacyRegistryPermissions'
   }
 }
 
 resource cluster 'Microsoft.ContainerService/managedClusters@2024-05-01' = {
-  name: '${prefix}-cluster'
+  name: name
   location: location
   identity: {
     type: 'SystemAssigned'
@@ -113,7 +117,7 @@ resource cluster 'Microsoft.ContainerService/managedClusters@2024-05-01' = {
     tier: 'Free'
   }
   properties: {
-    dnsPrefix: prefix
+    dnsPrefix: name
     disableLocalAccounts: true
     enableRBAC: true
     aadProfile: {
@@ -143,22 +147,22 @@ resource publishes 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 }
 
 resource pushes 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(registry.id, identity.id, acrPush)
+  name: guid(registry.id, identity.id, pushRole)
   scope: registry
   properties: {
     principalId: identity.properties.principalId
     principalType: 'ServicePrincipal'
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', acrPush)
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', pushRole)
   }
 }
 
 resource nodesPull 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(registry.id, cluster.id, acrPull)
+  name: guid(registry.id, cluster.id, pullRole)
   scope: registry
   properties: {
     principalId: cluster.properties.identityProfile.kubeletidentity.objectId
     principalType: 'ServicePrincipal'
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', acrPull)
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', pullRole)
   }
 }
 

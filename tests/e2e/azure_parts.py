@@ -13,8 +13,6 @@ import http.client
 import json
 import os
 import secrets
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ import requests
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from bench import azurite
 from bench.application import ROOT, free_port
 from deploy.clients.azure.registry import USER
 from deploy.clients.docker.client import DockerEngine
@@ -306,35 +305,21 @@ def _open_to_nodes(
 @contextmanager
 def _run_store(azure: StandIn, folder: Path, trust: Trust) -> Iterator[int]:
     """Run Azurite with one empty container; yield its port."""
-    program = shutil.which("azurite-blob")
-    if program is None:
+    if not azurite.is_installed():
         pytest.skip("Azurite is not installed; install Node.js and npm, and `./run nox -s e2e`")
-    port = free_port()
-    command = (
-        *(program, "--blobHost", "127.0.0.1", "--blobPort", str(port)),
-        *("--oauth", "basic", "--cert", str(trust.certificate), "--key", str(trust.certificate)),
-        *("--location", str(folder / "store"), "--skipApiVersionCheck", "--disableTelemetry"),
-    )
-    environment = {**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}"}
-    with (folder / "store.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
+    with azurite.run_azurite(folder, trust.certificate, ACCOUNT, ACCOUNT_KEY) as port:
         token = azure.signer.sign(
             300, aud="https://storage.azure.com", iss="https://sts.windows.net/"
         )
-        url = f"https://127.0.0.1:{port}/{ACCOUNT}/{CONTAINER}?restype=container"
-        until(lambda: _create(url, token, trust.authority), "the store has a container")
+        _create(f"https://127.0.0.1:{port}/{ACCOUNT}/{CONTAINER}", token, trust.authority)
         yield port
-    finally:
-        process.terminate()
-        process.wait()
 
 
-def _create(url: str, token: str, authority: Path) -> bool:
+def _create(url: str, token: str, authority: Path) -> None:
+    """Create a container."""
     headers = {"Authorization": f"Bearer {token}", "x-ms-version": "2024-11-04"}
-    try:
-        response = requests.put(url, headers=headers, verify=str(authority), timeout=10)
-    except requests.ConnectionError:
-        return False
+    parameters = {"restype": "container"}
+    response = requests.put(
+        url, params=parameters, headers=headers, verify=str(authority), timeout=10
+    )
     assert response.status_code == 201, response.text
-    return True

@@ -7,8 +7,11 @@ from typing import Any
 from bench.figures import (
     Burst,
     Case,
+    Download,
+    FirstToken,
     Machine,
     Measured,
+    OnAzure,
     Rolled,
     Rollout,
     Run,
@@ -91,6 +94,13 @@ def rolled(load: str, **changes: Any) -> Rolled:
     return Rolled(**(values | changes))
 
 
+def on_azure(*library: float) -> OnAzure:
+    """Return a first token, and downloads that take the suite a second and the library these."""
+    token = FirstToken(process=0.9, cold=0.4, warm=0.1, requests=2)
+    download = Download(size=230_000_000, suite=(1.0,) * len(library), library=library)
+    return OnAzure(tokens=(token,), download=download if library else None)
+
+
 def measured(**changes: Any) -> Measured:
     """Return a whole run that meets every aim."""
     values: dict[str, Any] = {
@@ -117,5 +127,6 @@ def measured(**changes: Any) -> Measured:
         "listing": (0.3, 0.2, 0.4),
         "served": (served("proxy", 1, 50.0, 60.0), served("proxy", 4, 90.0, 100.0)),
         "rolled": (rolled("steady"), rolled("all it can")),
+        "azure": on_azure(2.5, 3.5),
     }
     return Measured(**(values | changes))

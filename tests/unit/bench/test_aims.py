@@ -5,15 +5,23 @@ from typing import Any
 import pytest
 
 from bench.aims import judge
-from bench.figures import Burst, Transfer
-from tests.unit.bench.examples import MODEL, case, docker_run, measured, rolled, run
+from bench.figures import Burst, Download, OnAzure, Transfer
+from tests.unit.bench.examples import (
+    MODEL,
+    case,
+    docker_run,
+    measured,
+    on_azure,
+    rolled,
+    run,
+)
 
 
 def test_a_good_run_meets_every_aim() -> None:
     """Each promise has one result, with what was found."""
     found = {aim.promise: (aim.found, aim.met) for aim in judge(measured())}
 
-    assert len(found) == 12
+    assert len(found) == 13
     assert all(met for _, met in found.values())
     assert found["nothing changed: less than 2 s"] == ("1.20 s", True)
     assert found[
@@ -58,6 +66,7 @@ def test_a_good_run_meets_every_aim() -> None:
         ),
         ({"cases": (case("first", suite=(run(peak=150_000_000),)),)}, "memory of the suite"),
         ({"transfer": Transfer(size=MODEL, suite=(1.4,), put=(1.0,))}, "one plain streamed PUT"),
+        ({"azure": on_azure(1.9, 1.9)}, "2 times as fast as by azure-storage-blob"),
         ({"listing": (0.6,)}, "`invoke --list`"),
         ({"rolled": (rolled("steady", mixed=1),)}, "no answer is mixed up"),
         (
@@ -105,7 +114,7 @@ def test_each_aim_can_be_missed(changes: dict[str, Any], promise: str) -> None:
 
 def test_parts_that_were_left_out_are_not_judged() -> None:
     """A run of one part has no results for the others."""
-    assert judge(measured(cases=(), transfer=None, listing=(), rolled=())) == ()
+    assert judge(measured(cases=(), transfer=None, listing=(), rolled=(), azure=None)) == ()
 
 
 def test_reads_that_could_not_be_observed_are_no_success() -> None:
@@ -121,6 +130,8 @@ def test_reads_that_could_not_be_observed_are_no_success() -> None:
 
 def test_only_the_model_of_the_promised_size_has_the_aim() -> None:
     """With a small model the fixed costs weigh more, and nothing is promised."""
-    assert not [
-        aim for aim in judge(measured(cases=(case("model-30000000"),))) if "faster" in aim.promise
-    ]
+    small = Download(size=30_000_000, suite=(1.0,), library=(1.0,))
+    quick = measured(
+        cases=(case("model-30000000"),), azure=OnAzure(tokens=on_azure().tokens, download=small)
+    )
+    assert not [aim for aim in judge(quick) if "fast" in aim.promise]

@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from bench.figures import Burst, Cost, Measured, Report, Spread, Transfer
+from bench.figures import (
+    Burst,
+    Cost,
+    Download,
+    FirstToken,
+    Measured,
+    Report,
+    Spread,
+    Transfer,
+)
 from tests.unit.bench.examples import measured, run
 
 
@@ -25,6 +34,19 @@ def test_the_time_until_pushed_has_no_smoke_test_and_no_rollout() -> None:
 def test_transfers_are_compared_pair_by_pair() -> None:
     """Each upload is compared with the PUT of the same turn."""
     assert Transfer(size=1, suite=(1.0, 3.0), put=(2.0, 2.0)).ratios == (0.5, 1.5)
+
+
+def test_downloads_are_compared_pair_by_pair() -> None:
+    """Each download of the library is compared with that of the suite in the same turn."""
+    assert Download(size=1, suite=(1.0, 2.0), library=(3.0, 5.0)).ratios == (3.0, 2.5)
+
+
+def test_the_first_token_has_the_imports_of_the_login() -> None:
+    """The login after it, in the same process, has none."""
+    token = FirstToken(process=0.9, cold=0.4, warm=0.1, requests=2)
+
+    assert token.first == pytest.approx(0.8)
+    assert token.imports == pytest.approx(0.3)
 
 
 def test_a_rate_is_requests_by_seconds() -> None:

@@ -29,11 +29,13 @@ def test_a_full_run_measures_what_the_aims_need() -> None:
             FULL.code,
             FULL.pushes,
             FULL.listing,
+            FULL.download[1],
             *(turns for _, turns in FULL.models),
         )
         > 1
     )
     assert FULL.load.clients == (1, 4, 16)
+    assert FULL.download[0] == 230_000_000
     assert QUICK.models[0][0] < 50_000_000
 
 
@@ -65,5 +67,13 @@ def test_some_parts_are_merged_into_the_existing_report(tmp_path: Path) -> None:
 
 def test_every_part_can_be_measured_alone() -> None:
     """Rollouts under load are one part; those on a cluster another."""
-    assert set(PARTS) == {"releases", "pushes", "serving", "load", "cluster", "listing"}
+    assert set(PARTS) == {
+        "releases",
+        "pushes",
+        "serving",
+        "load",
+        "cluster",
+        "azure",
+        "listing",
+    }
     assert (FULL.rollouts.steps, len(FULL.rollouts.loads)) == (10, 2)

@@ -5,7 +5,7 @@ import re
 from bench.aims import judge
 from bench.figures import Measured, Report
 from bench.report import markdown, stage_medians
-from tests.unit.bench.examples import case, measured, rolled, run
+from tests.unit.bench.examples import case, measured, on_azure, rolled, run
 
 
 def report_text(**changes: object) -> str:
@@ -60,7 +60,7 @@ def test_every_table_has_as_many_cells_in_each_row() -> None:
         for table in re.findall(r"(?:^\|.*\n)+", report_text(), re.MULTILINE)
     ]
 
-    assert len(widths) == 8
+    assert len(widths) == 10
     assert all(len(set(width)) == 1 for width in widths)
 
 
@@ -73,11 +73,12 @@ def test_an_engine_that_is_not_visible_is_reported() -> None:
 
 def test_parts_that_were_left_out_have_no_headings() -> None:
     """A run of one part gives a short page."""
-    text = report_text(cases=(), transfer=None, served=(), rolled=())
+    text = report_text(cases=(), transfer=None, served=(), rolled=(), azure=None)
 
     assert "## Releases" not in text
     assert "## Serving" not in text
     assert "## Rollouts" not in text
+    assert "## On Azure" not in text
     assert "Measured later" not in text
     assert "`invoke --list`" in text
 
@@ -118,3 +119,12 @@ def test_the_median_of_a_stage_counts_runs_without_it() -> None:
     )
 
     assert stage_medians(runs) == {"push": 0.0, "build": 2.0}
+
+
+def test_azure_has_the_first_token_and_a_download() -> None:
+    """Without Azurite only the token was measured."""
+    text = report_text()
+
+    assert "| 0.80 s (0.80 to 0.80) | 0.30 s (0.30 to 0.30) | 0.10 s (0.10 to 0.10) | 2 |" in text
+    assert "| azure-storage-blob | 3.00 s (2.50 to 3.50) | 77 |" in text
+    assert "azure-storage-blob" not in report_text(azure=on_azure())

@@ -314,7 +314,7 @@ def test_what_a_login_service_repeats_of_a_login_is_not_shown(web: FakeWeb) -> N
 
 
 def test_an_identity_token_is_exchanged_for_a_token(web: FakeWeb) -> None:
-    """As `az acr login` leaves one: it is in the body of a POST, and nowhere else."""
+    """As a login to ACR leaves one: it is in the body of a POST, and nowhere else."""
     web.servers = {OWN: ask_for_token(f"{OTHER}/oauth2/token"), OTHER: issue_token}
     registry = connect(lambda: Login(TOKEN_USER, "identity"))
     assert not registry.has_blob(REPOSITORY, digest(BLOB))

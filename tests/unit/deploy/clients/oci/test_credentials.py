@@ -161,7 +161,7 @@ def test_what_a_helper_says_in_another_form_is_an_error(
 
 
 def test_an_identity_token_is_found_in_the_configuration(configure: Configure) -> None:
-    """`az acr login` stores one, with a user that says nothing and no password."""
+    """A login to ACR stores one, with a user that says nothing and no password."""
     user = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
     configure({"auths": {HOST: {"auth": user, "identitytoken": "identity"}}})
     login = find_login(HOST)
