@@ -37,11 +37,12 @@ STAGES = (
     "rollback",
 )
 LOCKS = {
-    "deploy": (),
+    "deploy": ("--group=sample",),
     "test": ("--group=test",),
     "bench": ("--group=bench",),
     "lint": ("--only-group=lint",),
     "types": ("--group=types",),
+    "wheel": ("--only-group=wheel",),
 }
 TESTS = Path("tests").resolve()
 # How many processes run a session's tests. Tests of `integration` and `e2e` mostly wait for an
@@ -203,6 +204,13 @@ def bench(session: nox.Session) -> None:
     install(session, "bench")
     install_azurite(session)
     run_with_engine(session, "python", "-m", "bench", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the suite as a wheel into dist/, to be installed beside an application."""
+    install(session, "wheel")
+    session.run("python", "-m", "hatchling", "build", "--target", "wheel", *session.posargs)
 
 
 def stage(name: str) -> None:

@@ -10,6 +10,7 @@ import functools
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,9 +30,12 @@ from deploy.text import escape, escape_json, escape_line
 if TYPE_CHECKING:
     from invoke.context import Context
 
+_program = "invoke"
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+_TASK = re.compile(r"`invoke (?=[\w-])")
 _INTERRUPTED = 130
 _TERMINATED = 143
 _BOLD = "1"
@@ -39,6 +43,12 @@ _DIM = "2"
 _RED = "31"
 _GREEN = "32"
 _YELLOW = "33"
+
+
+def use_program(name: str) -> None:
+    """Let messages call the tasks of this program, in place of Invoke's."""
+    global _program  # noqa: PLW0603 - a process is started by one program
+    _program = name
 
 
 def task_body(
@@ -126,17 +136,22 @@ def print_error(error: ReleaseError) -> None:
     """Print what happened, on what, the lines that show it, and what to do next."""
     code = paint(f"(exit code {error.exit_code})", _DIM)
     lines = (
-        f"{paint('error:', _RED, _BOLD)} {escape_line(error.what)}",
+        f"{paint('error:', _RED, _BOLD)} {escape_line(_name_commands(error.what))}",
         f"   on: {escape_line(error.on)}" if error.on else "",
         escape(error.detail.rstrip()),
-        f" {paint('next:', _BOLD)} {escape_line(error.next)}   {code}",
+        f" {paint('next:', _BOLD)} {escape_line(_name_commands(error.next))}   {code}",
     )
     _print("\n".join(line for line in lines if line), sys.stderr)
 
 
 def result(text: str) -> None:
     """Print a result for people, which can be piped."""
-    _print(escape(text), sys.stdout)
+    _print(escape(_name_commands(text)), sys.stdout)
+
+
+def _name_commands(text: str) -> str:
+    """Return a text in which tasks are called as this process was started."""
+    return _TASK.sub(f"`{_program} ", text)
 
 
 def as_json(value: Any) -> None:  # noqa: ANN401 - JSON holds anything
@@ -207,7 +222,7 @@ class _LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-        message = escape(record.getMessage())
+        message = escape(_name_commands(record.getMessage()))
         if record.levelno >= logging.WARNING:
             return f"{clear}{paint('!', _YELLOW, _BOLD)} {message}"
         return f"{clear}{paint('·', _GREEN, _BOLD)} {message}"

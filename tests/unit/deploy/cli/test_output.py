@@ -18,7 +18,7 @@ from invoke.exceptions import Exit
 
 from deploy import progress
 from deploy.cli import output
-from deploy.errors import DiskFull, GoldenMiss, InternalError, ReleaseError
+from deploy.errors import DiskFull, GoldenMiss, InternalError, ReleaseError, SettingsInvalid
 from deploy.interrupts import Terminated
 
 PROJECT = Path(__file__).parents[4]
@@ -159,6 +159,23 @@ def test_a_signal_during_a_rollout_undoes_it(number: signal.Signals, code: int) 
             process.kill()
     assert (out, process.returncode) == ("True interrupted\n", code)
     assert "run the same command again" in err
+
+
+def test_messages_call_tasks_as_the_process_was_started(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person can type what a message says; the name of Invoke itself stays."""
+    monkeypatch.setattr(output, "_program", "invoke")
+    output.use_program("twinship")
+
+    output.result("advice: `invoke rollback --only model`")
+    next_step = "`invoke up`, then `invoke x`"
+    output.print_error(SettingsInvalid("Invoke cannot", on="it", next=next_step))
+
+    printed = capsys.readouterr()
+    assert printed.out == "advice: `twinship rollback --only model`\n"
+    assert "Invoke cannot" in printed.err
+    assert "`twinship up`, then `twinship x`" in printed.err
 
 
 def test_an_interruption_says_how_to_continue(capsys: pytest.CaptureFixture[str]) -> None:
