@@ -11,25 +11,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy.cache import Cache
-from deploy.clients.azure.blob import BlobStore, is_blob_location, open_blob_store
-from deploy.clients.azure.http import AzureHttp
-from deploy.clients.azure.identity import Identity
-from deploy.clients.azure.key_vault import KeyVault, NamedSecrets
-from deploy.clients.azure.registry import RegistryLogin, is_registry
+from deploy.clients.azure.names import is_blob_location, may_be_registry
 from deploy.clients.docker.protocol import Engine, own_platform
 from deploy.clients.docker.throwaway_container import StartContainer, throwaway_container
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.credentials import Login, find_first_login, find_login, read_login
 from deploy.clients.oci.protocol import Registry
-from deploy.clients.secrets import read_secret
+from deploy.clients.secrets import NamedSecrets, read_secret
 from deploy.clients.stores.protocol import Store, open_store
 from deploy.clock import REAL, Clock
 from deploy.image import tags
 from deploy.image.repository import Repository
 from deploy.machine import setup
-from deploy.machine.azure_doctor import AzureDoctor
 from deploy.machine.host import (
     THIS_MACHINE,
     Host,
@@ -44,6 +40,13 @@ from deploy.settings.reading import Settings
 from deploy.targets import opening
 from deploy.targets.opening import TARGETS, Kinds, RenderedTarget, TargetInputs
 
+if TYPE_CHECKING:
+    from deploy.clients.azure.blob import BlobStore
+    from deploy.clients.azure.http import AzureHttp
+    from deploy.clients.azure.identity import Identity
+    from deploy.clients.azure.key_vault import KeyVault
+    from deploy.machine.azure_doctor import AzureDoctor
+
 
 @dataclass(frozen=True)
 class Clients:
@@ -57,7 +60,7 @@ class Clients:
         play: sends the requests of golden cases.
         clock: tells the time.
         targets: the kinds of targets.
-        azure_http: sends requests to the services of Azure.
+        azure_http: sends requests to the services of Azure; None for the usual way.
     """
 
     host: Host = THIS_MACHINE
@@ -67,7 +70,7 @@ class Clients:
     play: golden_cases.Play = golden_cases.play
     clock: Clock = REAL
     targets: Kinds = field(default_factory=lambda: TARGETS)
-    azure_http: AzureHttp = field(default_factory=AzureHttp)
+    azure_http: AzureHttp | None = None
 
 
 class ReleaseContext:
@@ -118,6 +121,8 @@ class ReleaseContext:
         return self.clients.open_store(model.store, self.directory)
 
     def _open_blob_store(self) -> BlobStore:
+        from deploy.clients.azure.blob import open_blob_store
+
         location = self.settings.model.store
         return open_blob_store(location, self.azure, os.environ, self._read_store_key())
 
@@ -151,17 +156,28 @@ class ReleaseContext:
     @cached_property
     def host(self) -> Host:
         """This machine, with the identity on Azure."""
-        return self.clients.host.with_identity(self.azure)
+        return self.clients.host.with_identity(lambda: self.azure)
 
     @cached_property
     def azure(self) -> Identity:
         """The identity on Azure; it logs in when it is used."""
+        from deploy.clients.azure.identity import Identity
+
         return Identity(self.settings.azure.account, os.environ, self.clients.azure_http)
 
     @cached_property
     def secrets(self) -> Mapping[str, str]:
         """The secrets that settings name: environment variables, and secrets in key vaults."""
-        return NamedSecrets(os.environ, KeyVault(self.azure))
+        return NamedSecrets(os.environ, self._read_vault)
+
+    def _read_vault(self, name: str) -> str:
+        return self._key_vault.read(name)
+
+    @cached_property
+    def _key_vault(self) -> KeyVault:
+        from deploy.clients.azure.key_vault import KeyVault
+
+        return KeyVault(self.azure)
 
     def find_login(self) -> Login | None:
         """Return the registry's login: from named variables, else from Azure, else from Docker.
@@ -176,6 +192,11 @@ class ReleaseContext:
     def _azure_login(self) -> Callable[[], Login | None]:
         """The login of the identity, if the registry is one of Azure; it is renewed."""
         host = self.env.registry
+        cloud = self.settings.azure.cloud or os.environ.get("AZURE_CLOUD_NAME")
+        if not may_be_registry(host, names_cloud=bool(cloud)):
+            return lambda: None
+        from deploy.clients.azure.registry import RegistryLogin, is_registry
+
         return RegistryLogin(host, self.azure) if is_registry(host, self.azure) else lambda: None
 
     @cached_property
@@ -202,6 +223,8 @@ class ReleaseContext:
 
     def azure_doctor(self) -> AzureDoctor:
         """Return the doctor for what the environment uses on Azure."""
+        from deploy.machine.azure_doctor import AzureDoctor
+
         return AzureDoctor(
             self.settings,
             self.environment,

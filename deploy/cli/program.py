@@ -157,16 +157,6 @@ class Program(InvokeProgram):
             )
 
 
-def run() -> None:
-    """Run the command `twinship`: the tasks of an installed suite, on the folder it runs in."""
-    from importlib.metadata import version
-
-    from deploy.cli.tasks import namespace
-
-    output.use_program("twinship")
-    Program(name="twinship", namespace=namespace, version=version("twinship")).run()
-
-
 def take_over() -> None:
     """Let the program that Invoke runs be this one.
 

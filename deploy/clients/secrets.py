@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+from deploy.clients.azure.names import SECRET
 from deploy.errors import SettingsInvalid
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+
+
+class NamedSecrets(Mapping[str, str]):
+    """The secrets that settings name: environment variables, and secrets in key vaults.
+
+    Args:
+        environ: the environment of the process.
+        read_vault: returns the secret of a name that begins with `keyvault://`.
+    """
+
+    def __init__(self, environ: Mapping[str, str], read_vault: Callable[[str], str]) -> None:
+        self._environ = environ
+        self._read_vault = read_vault
+
+    def __getitem__(self, name: str) -> str:
+        return self._read_vault(name) if name.startswith(SECRET) else self._environ[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)
 
 
 def read_secret(key: str, name: str, secrets: Mapping[str, str], *, on: str, example: str) -> str:

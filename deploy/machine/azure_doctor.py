@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from deploy.clients.azure.aks import AksCluster, find_aks_cluster
-from deploy.clients.azure.blob import BlobStore, is_blob_location
+from deploy.clients.azure.blob import BlobStore
 from deploy.clients.azure.cluster_account import ClusterAccount
 from deploy.clients.azure.errors import AzureError
 from deploy.clients.azure.identity import Identity
-from deploy.clients.azure.key_vault import SCHEME as KEY_VAULT
+from deploy.clients.azure.names import SECRET, is_blob_location
 from deploy.clients.azure.registry import RegistryLogin, is_registry
 from deploy.clients.azure.resource_manager import ResourceManager
 from deploy.errors import ReleaseError
@@ -76,7 +76,7 @@ class AzureDoctor:
     def _vault_secrets(self) -> list[str]:
         model = self._settings.model
         names = (self._env.username, self._env.password, model.account_key, model.sas)
-        return [name for name in names if name.startswith(KEY_VAULT)]
+        return [name for name in names if name.startswith(SECRET)]
 
     def _login(self) -> Check:
         def check() -> Check:

@@ -10,12 +10,10 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from deploy.clients import http
-from deploy.clients.azure.identity import Identity
 from deploy.clients.docker.address import EngineAddress, find_engine_address
 from deploy.clients.docker.protocol import Engine, own_platform
 from deploy.clients.home import require_home
@@ -33,6 +31,9 @@ from deploy.errors import (
     is_disk_full,
 )
 from deploy.machine import debian
+
+if TYPE_CHECKING:
+    from deploy.clients.azure.identity import Identity
 
 NAME_CACHE = "set TWINSHIP_HOME to a folder that this user may write to"
 _ONE_ATTEMPT = RetryPolicy(connect=5.0, read=10.0)
@@ -235,9 +236,15 @@ class Host:
         """Return whether an OCI registry answers at an address."""
         return self.find_registry_problem(address) is None
 
-    def with_identity(self, identity: Identity) -> Host:
+    def with_identity(self, find_identity: Callable[[], Identity]) -> Host:
         """Return this machine with an identity that logs in to clusters on AKS."""
-        return replace(self, connect_cluster=partial(self.connect_cluster, identity=identity))
+
+        def connect(
+            kubeconfig: str, context: str, namespace: str, identity: Identity | None = None
+        ) -> Cluster:
+            return self.connect_cluster(kubeconfig, context, namespace, identity or find_identity())
+
+        return replace(self, connect_cluster=connect)
 
 
 THIS_MACHINE = Host()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from deploy.clients.azure.sources import Account
 from deploy.settings.table import Table
+
+if TYPE_CHECKING:
+    from deploy.clients.azure.sources import Account
 
 Id = Annotated[str, Field(pattern=r"^[\w.-]*$", max_length=256)]
 
@@ -29,4 +31,6 @@ class Azure(Table):
     @property
     def account(self) -> Account:
         """What the login needs of these keys."""
+        from deploy.clients.azure.sources import Account
+
         return Account(**self.model_dump())

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from deploy.clients.azure.aks import SCHEME as AKS
+from deploy.clients.azure.names import CLUSTER
 from deploy.clients.docker.protocol import Limits
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
 from deploy.settings.table import Port, Table
@@ -288,7 +288,7 @@ class Kubernetes(Environment):
     def cluster_address(self, directory: Path) -> ClusterAddress:
         """Return where the cluster is found."""
         if self.aks:
-            return ClusterAddress(f"{AKS}{self.aks}", "", self.namespace)
+            return ClusterAddress(f"{CLUSTER}{self.aks}", "", self.namespace)
         is_path = self.kubeconfig not in ("", IN_CLUSTER)
         # A user without a home folder gets a path that does not exist, and the error that says so.
         expanded = os.path.expanduser(self.kubeconfig)  # noqa: PTH111 - Path's raises for such a user

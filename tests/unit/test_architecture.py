@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -205,6 +207,17 @@ def test_the_command_line_loads_only_what_is_instant() -> None:
         if one.top == "deploy" and one.when == "loaded"
     }
     assert below == {"cli", "errors", "interrupts", "nearest", "progress", "text"}
+
+
+def test_a_release_without_azure_imports_only_its_names_from_there() -> None:
+    """The identity and what it opens are imported when a setting names something on Azure."""
+    code = (
+        "import sys; import deploy.cli.commands; "
+        "print(*(name for name in sys.modules if name.startswith('deploy.clients.azure.')))"
+    )
+    command = (sys.executable, "-c", code)
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(printed.split()) <= {"deploy.clients.azure.names", "deploy.clients.azure.roles"}
 
 
 # The layers of `deploy`, from the bottom. A module is in the layer of the longest name that fits.

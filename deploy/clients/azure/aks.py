@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from deploy.clients.azure.cluster_account import ClusterAccount
 from deploy.clients.azure.errors import as_error_of
 from deploy.clients.azure.identity import Identity
+from deploy.clients.azure.names import CLUSTER
 from deploy.clients.azure.resource_manager import ResourceManager
 from deploy.clients.network import has_private_address
 from deploy.errors import ClusterLogin, ClusterUnknown
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 
 SERVER = "6dae42f8-4368-4678-94ff-3960e28e3630"
 """The application that AKS has in every tenant and every cloud."""
-
-SCHEME = "aks:"
-"""What a cluster on AKS is named by in the place of a kubeconfig."""
 
 _VERSION = "2025-10-01"
 # The ends of the names of API servers: of the public cloud, of China, of the US government.
@@ -88,9 +86,9 @@ class AksCluster:
 
 def find_aks_cluster(kubeconfig: str) -> AksCluster | None:
     """Return the cluster that is named as `aks:group/name`; None for other names."""
-    if not kubeconfig.startswith(SCHEME):
+    if not kubeconfig.startswith(CLUSTER):
         return None
-    return AksCluster.parse(kubeconfig.removeprefix(SCHEME))
+    return AksCluster.parse(kubeconfig.removeprefix(CLUSTER))
 
 
 def find_aks_login(kubeconfig: str, identity: Identity | None) -> AksLogin | None:

@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 RESOURCE = "https://storage.azure.com"
-_SCHEMES = frozenset({"az", "azure", "adl", "abfs", "abfss"})
 _ROLE = frozenset({"AuthorizationPermissionMismatch", "InsufficientAccountPermissions"})
 _PROBE = "models/probe"
 _LOCATION = (
@@ -70,14 +69,6 @@ class BlobAddress:
     container: str
     prefix: str
     endpoint: str
-
-
-def is_blob_location(location: str) -> bool:
-    """Return whether a location is in Azure Blob; nothing is imported for this."""
-    parts = urlsplit(location)
-    host = parts.hostname or ""
-    is_url = parts.scheme == "https" and (".blob." in host or ".dfs." in host)
-    return parts.scheme in _SCHEMES or is_url
 
 
 def find_address(location: str, identity: Identity, environ: Mapping[str, str]) -> BlobAddress:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from deploy.clients.azure import roles
@@ -19,7 +18,6 @@ from deploy.errors import SettingsInvalid
 if TYPE_CHECKING:
     import requests
 
-SCHEME = "keyvault://"
 _LOCATION = re.compile(r"keyvault://([A-Za-z0-9-]+)/([A-Za-z0-9-]+)(?:/([A-Za-z0-9]+))?")
 _VERSION = "7.4"
 _TENANT = re.compile(r'authorization="https://[^/"]+/([^/"]+)')
@@ -127,25 +125,3 @@ class KeyVault:
                 f"--object-id {principal.object_id}`"
             )
         return roles.assignment(principal, roles.READ_SECRETS, roles.vault_scope(vault))
-
-
-class NamedSecrets(Mapping[str, str]):
-    """The secrets that settings name: environment variables, and secrets in key vaults.
-
-    Args:
-        environ: The environment of the process.
-        vault: Reads the secrets whose names begin with `keyvault://`.
-    """
-
-    def __init__(self, environ: Mapping[str, str], vault: KeyVault) -> None:
-        self._environ = environ
-        self._vault = vault
-
-    def __getitem__(self, name: str) -> str:
-        return self._vault.read(name) if name.startswith(SCHEME) else self._environ[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._environ)
-
-    def __len__(self) -> int:
-        return len(self._environ)

@@ -18,6 +18,7 @@ from deploy.clients.azure.assertions import claims_of
 from deploy.clients.azure.errors import AzureError, NoLogin, as_error_of
 from deploy.clients.azure.http import json_of
 from deploy.clients.azure.identity import Identity, Token, seconds_to_renewal
+from deploy.clients.azure.names import may_be_registry
 from deploy.clients.oci.credentials import Login
 from deploy.clients.oci.responses import parse_token
 from deploy.errors import RegistryDenied
@@ -38,11 +39,8 @@ _REFUSED_ADDRESS = re.compile(r"client with IP '([^']*)'")
 
 
 def is_registry(host: str, identity: Identity) -> bool:
-    """Return whether a registry is one of the identity's cloud.
-
-    For other hosts nothing is imported, so that releases without Azure do not wait for it.
-    """
-    if ".azurecr." not in host and not identity.names_cloud:
+    """Return whether a registry is one of the identity's cloud."""
+    if not may_be_registry(host, names_cloud=identity.names_cloud):
         return False
     suffix = identity.cloud.registry_suffix
     return bool(suffix) and host.partition(":")[0].endswith(suffix)

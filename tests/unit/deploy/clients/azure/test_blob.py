@@ -9,9 +9,9 @@ from deploy.clients.azure.blob import (
     BlobCredentials,
     BlobRefusals,
     find_address,
-    is_blob_location,
     open_blob_store,
 )
+from deploy.clients.azure.names import is_blob_location
 from deploy.clients.azure.sources import Account
 from deploy.errors import SettingsInvalid, StoreUnreachable
 from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on

@@ -6,7 +6,8 @@ from collections import deque
 
 import pytest
 
-from deploy.clients.azure.key_vault import KeyVault, NamedSecrets
+from deploy.clients.azure.key_vault import KeyVault
+from deploy.clients.secrets import NamedSecrets
 from deploy.errors import SettingsInvalid
 from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on
@@ -43,7 +44,7 @@ def test_a_version_can_be_named(azure: StandIn) -> None:
 
 def test_settings_name_variables_or_secrets(azure: StandIn) -> None:
     """A variable's name is never looked for in a vault."""
-    secrets = NamedSecrets({"VARIABLE": "value"}, vault_on(azure))
+    secrets = NamedSecrets({"VARIABLE": "value"}, vault_on(azure).read)
     assert secrets["VARIABLE"] == "value"
     assert azure.asked == []
     assert secrets[PASSWORD] == "planted-vault-secret"
