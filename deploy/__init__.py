@@ -11,7 +11,7 @@ Reading order:
 7. `targets`: a Docker host, a namespace of a cluster, and the one place that opens them
 8. `clients` and `machine`: the only modules that use the network, other programs and stores
 9. `context` and `cli`: from a command line to settings, clients and a result
-10. `ci`: the CI system that a run is part of
+10. `ci` and `init`: the CI system that a run is part of; what a new repository is given
 
 `docs/10-the-code.md` is the map. The package knows nothing of the application that it releases.
 """

@@ -31,6 +31,21 @@ _HALVES = ("model", "code")
 _MOST_DIGITS = 18
 
 
+def init(folder: Path) -> None:
+    """Write the files that a repository needs to be released, and say what is left to do."""
+    from deploy.init import files, writing
+    from deploy.init.repository import read_repository
+
+    repository = read_repository(folder)
+    written, kept = writing.write_files(folder, files.make_files(repository))
+    for path in written:
+        output.result(f"wrote {path}")
+    for path in kept:
+        output.result(f"kept  {path}")
+    for number, step in enumerate(files.explain_rest(repository), start=1):
+        output.result(f"{number}. {step}")
+
+
 def doctor(context: ReleaseContext, *, json: bool) -> None:
     """Print what a release needs here, and what is missing."""
     checks = (

@@ -13,3 +13,7 @@ def main() -> None:
     """Run the tasks of the command line on the application in this folder."""
     output.use_program("twinship")
     Program(name="twinship", namespace=namespace, version=version("twinship")).run()
+
+
+if __name__ == "__main__":
+    main()

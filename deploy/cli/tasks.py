@@ -39,6 +39,15 @@ def _context(env: str = "") -> ReleaseContext:
     return ReleaseContext(HERE, env)
 
 
+@task(help={"into": "folder of the repository, by default this one"})
+@output.task_body
+def init(_: Context, into: str = ".") -> None:
+    """Write what a repository needs to be released; keep every file that exists."""
+    from deploy.cli import commands
+
+    commands.init(Path(into))
+
+
 @task(help={"env": ENV, "json": JSON})
 @output.task_body
 def doctor(_: Context, env: str = "", json: bool = False) -> None:
@@ -281,6 +290,7 @@ def status(_: Context, env: str = "", json: bool = False) -> None:
 
 
 namespace = Collection(
+    init,
     doctor,
     up,
     down,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,9 +23,11 @@ from deploy.machine.base_image import ensure_base_image
 from deploy.machine.host import Host
 from deploy.platforms import is_platform
 from deploy.records import AppImage, Commit, Descriptor, Record
+from deploy.settings.image import ImageBuild
 from deploy.settings.reading import Settings
 from deploy.source.inputs import Inputs, pack_build_context
 
+_TAKES_BASE = re.compile(r"(?im)^\s*ARG\s+(?:\S+\s+)*BASE\b")
 # The kernel's text for a program of another processor.
 _CANNOT_RUN = "exec format error"
 
@@ -105,7 +108,7 @@ def build_app(
     """
     name = settings.app.name
     platform = inputs.platform
-    base = ensure_base_image(engine, settings.image, host, platform)
+    arguments = _make_arguments(inputs, settings.image, host, engine)
     wheels = settings.image.wheels
     packages = download_wheels(wheels, inputs.directory, platform, cache) if wheels else ()
     tag = f"twinship/{name}:app-{inputs.key}"
@@ -117,7 +120,7 @@ def build_app(
         build(
             context,
             dockerfile=settings.image.dockerfile,
-            args={"BASE": base},
+            args=arguments,
             tag=tag,
             platform=platform,
             on_line=progress.report,
@@ -125,6 +128,16 @@ def build_app(
     config, layers = export_image(engine.save(tag), cache, tag)
     _require_platform(cache.read(config.digest), platform, settings.image.dockerfile)
     return create_app_image(name, inputs.key, inputs.commit, config, layers, cache)
+
+
+def _make_arguments(
+    inputs: Inputs, build: ImageBuild, host: Host, engine: Engine
+) -> dict[str, str]:
+    """Return the argument `BASE`, whose image the engine then has, if the Dockerfile takes it."""
+    dockerfile = (inputs.directory / build.dockerfile).read_text(encoding="utf-8", errors="replace")
+    if not _TAKES_BASE.search(dockerfile):
+        return {}
+    return {"BASE": ensure_base_image(engine, build, host, inputs.platform)}
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class ImageBuild(Table):
 
     dockerfile: str = "Dockerfile"
     platform: Platform = ""
-    base: Pinned
+    base: Pinned = DEBIAN
     suite: Annotated[str, Field(pattern=r"^[a-z]*$")] = ""
     parts_base: Pinned | None = None
     builder: Literal["auto", "classic", "buildkit"] = "auto"

@@ -49,7 +49,7 @@ class Settings(Table):
 
     app: App
     model: ModelSource
-    image: ImageBuild
+    image: ImageBuild = ImageBuild()
     azure: Azure = Azure()
     environments: Mapping[Name, AnyEnvironment]
 
@@ -142,7 +142,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise SettingsInvalid(
             "there is no configuration",
             on=str(path),
-            next="run in the folder of the application, or see docs/04-your-own-app.md",
+            next="run in the folder of the application; `invoke init` writes a configuration",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

@@ -242,6 +242,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stages",),
     ("context",),
     ("alternatives", "pipeline", "promotion", "plan"),
+    ("init",),
     ("cli",),
 )
 

@@ -43,6 +43,7 @@ NAMES = {
     "down",
     "fetch",
     "history",
+    "init",
     "model.list",
     "model.publish",
     "model.show",

@@ -15,6 +15,7 @@ from deploy.cli.tasks import namespace
 from tests.missing import lacking
 
 ROOT = Path(__file__).parents[4]
+DOCKERFILE = "ARG BASE\nFROM $BASE\nCOPY service.py made-by-a-build /srv/\nEXPOSE 9000\n"
 STAGES = ["fetch", "build", "smoke", "push", "deploy"]
 
 pytestmark = pytest.mark.integration
@@ -84,6 +85,25 @@ def test_the_command_works_on_the_folder_that_it_runs_in(program: Path, applicat
         run(str(program), "release", "--dry-run", "--json", folder=application, home=home)
     )
     assert [step["stage"] for step in plan if step["runs"]] == STAGES
+
+
+def test_a_repository_gets_what_it_needs(program: Path, application: Path) -> None:
+    """Then a release can be planned, also by the file of tasks that it got."""
+    for name in ("pipeline.toml", "model/model.toml"):
+        (application / name).unlink()
+    (application / "Dockerfile").write_text(DOCKERFILE, encoding="utf-8")
+    printed = run(str(program), "init", folder=application)
+    assert {"wrote pipeline.toml", "kept  Dockerfile"} & set(printed.splitlines()) == {
+        "wrote pipeline.toml"
+    }
+    home = str(application.parent / "home")
+    run(str(program), "model.publish", "--directory", "model", folder=application, home=home)
+    invoke = str(program.parent / "invoke")
+    plan = json.loads(run(invoke, "release", "--dry-run", "--json", folder=application, home=home))
+    assert [step["stage"] for step in plan if step["runs"]] == STAGES
+    assert run("git", "status", "--short", folder=application).find(".twinship") == -1
+    sessions = run(str(program.parent / "nox"), "--list", folder=application)
+    assert all(f" {name} ->" in sessions for name in STAGES)
 
 
 def test_errors_name_the_command(program: Path, tmp_path: Path) -> None:
