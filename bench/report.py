@@ -190,7 +190,7 @@ def _azure(azure: OnAzure) -> Iterator[str]:
             (
                 _seconds(token.first for token in tokens),
                 _seconds(token.imports for token in tokens),
-                _seconds(token.warm for token in tokens),
+                f"{median(token.warm for token in tokens) * 1000:.0f} ms",
                 str(max(token.requests for token in tokens)),
             )
         ],

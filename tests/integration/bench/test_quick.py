@@ -111,6 +111,15 @@ def test_rollouts_under_load_lose_no_request(report: Report) -> None:
     assert (rolled.rest.failures, rolled.rolling.failures, rolled.mixed) == (0, 0, 0)
 
 
+def test_the_first_token_on_azure_is_measured(report: Report) -> None:
+    """The download is not, where Azurite is not installed; a scenario has it."""
+    azure = report.measured.azure
+
+    assert azure is not None
+    assert [token.requests for token in azure.tokens] == [2]
+    assert all(token.first > token.imports > 0.0 for token in azure.tokens)
+
+
 def test_the_report_is_written_with_its_charts(folder: Path) -> None:
     """JSON is for programs, Markdown and charts are for people."""
     text = (folder / "report.md").read_text(encoding="utf-8")

@@ -125,6 +125,6 @@ def test_azure_has_the_first_token_and_a_download() -> None:
     """Without Azurite only the token was measured."""
     text = report_text()
 
-    assert "| 0.80 s (0.80 to 0.80) | 0.30 s (0.30 to 0.30) | 0.10 s (0.10 to 0.10) | 2 |" in text
+    assert "| 0.80 s (0.80 to 0.80) | 0.30 s (0.30 to 0.30) | 100 ms | 2 |" in text
     assert "| azure-storage-blob | 3.00 s (2.50 to 3.50) | 77 |" in text
     assert "azure-storage-blob" not in report_text(azure=on_azure())
