@@ -70,9 +70,12 @@ class Signer:
             jwt.InvalidTokenError: it is another's, it has expired, or it is for another audience.
         """
         # The library has a clock of its own.
-        by_us = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
         claims: dict[str, Any] = jwt.decode(
-            token, self.key.public_key(), algorithms=["RS256"], audience=audience, options=by_us
+            token,
+            self.key.public_key(),
+            algorithms=["RS256"],
+            audience=audience,
+            options={"verify_exp": False, "verify_nbf": False, "verify_iat": False},
         )
         if claims["exp"] <= self.now():
             raise jwt.ExpiredSignatureError
