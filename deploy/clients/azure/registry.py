@@ -43,7 +43,9 @@ def is_registry(host: str, identity: Identity) -> bool:
     if not may_be_registry(host, names_cloud=identity.names_cloud):
         return False
     suffix = identity.cloud.registry_suffix
-    return bool(suffix) and host.partition(":")[0].endswith(suffix)
+    name = host.partition(":")[0]
+    # A registered cloud may have one registry, whose whole name is the suffix.
+    return bool(suffix) and f".{name}".endswith(suffix)
 
 
 class RegistryLogin:

@@ -28,6 +28,12 @@ suffix_acr_login_server_endpoint = azurecr.isolated.test
 suffix_keyvault_dns = .vault.isolated.test
 suffix_storage_endpoint = core.isolated.test
 
+[One]
+endpoint_active_directory = https://login.one.test
+endpoint_active_directory_resource_id = https://management.core.one.test/
+endpoint_resource_manager = https://management.one.test/
+suffix_acr_login_server_endpoint = 127.0.0.1
+
 [Small]
 endpoint_active_directory = https://login.small.test
 endpoint_active_directory_resource_id = https://management.core.small.test/
@@ -107,6 +113,7 @@ def test_each_service_of_a_cloud_is_asked_under_its_own_name(
     assert found["kubeconfigs"]
     assert KeyVault(identity).read("keyvault://safe/password") == "planted-vault-secret"
     assert is_registry(names.registry, identity)
+    assert not is_registry(names.registry.replace(".", "-", 1), identity)
     registry = RegistryLogin(names.registry, identity)
     assert registry.granted_actions("shop") == {"pull", "push"}
     address = find_address(f"https://{names.store}/models", identity, {})
@@ -144,6 +151,14 @@ def test_a_user_without_a_home_folder_has_the_default_cloud(
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     assert find_cloud("", {}).name == "AzureCloud"
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_suffix_can_be_the_whole_name_of_a_registry(azure: StandIn) -> None:
+    """For a cloud that has only one."""
+    identity = identity_on(azure, SERVICE_PRINCIPAL, Account(cloud="One"))
+    assert is_registry("127.0.0.1:5001", identity)
+    assert not is_registry("1127.0.0.1:5001", identity)
 
 
 @pytest.mark.usefixtures("registered")
