@@ -6,6 +6,7 @@ import io
 import tarfile
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -318,6 +319,20 @@ class EngineContract:
         ):
             with pytest.raises(EngineFailed):
                 act()
+
+    def test_a_log_has_the_times_of_its_lines(
+        self, engine: Engine, start_handler: Callable[..., str], prefix: str
+    ) -> None:
+        """Those from a time on, or some at the end, can be read; a missing container has none."""
+        made = start_handler("SIGTERM", 0)
+        wait_until(lambda: bool(list(engine.read_log(made))), "it has written")
+        lines = list(engine.read_log(made))
+        at = lines[0][0]
+        assert [text for _, text in lines] == [UP]
+        assert list(engine.read_log(made, since=at)) == lines
+        assert list(engine.read_log(made, since=at + timedelta(hours=1))) == []
+        assert list(engine.read_log(made, lines=1)) == lines
+        assert list(engine.read_log(f"{prefix}-never")) == []
 
     # --- names, labels, images
 

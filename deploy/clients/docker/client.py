@@ -29,6 +29,7 @@ from deploy.clients.docker.errors import (
     translate_errors,
 )
 from deploy.clients.docker.protocol import Container, Limits, Spec
+from deploy.clients.log_lines import TimedLine, parse_timed_lines
 from deploy.clients.oci.credentials import TOKEN_USER
 from deploy.errors import RegistryNotFound, ReleaseError
 from deploy.platforms import format_platform
@@ -326,6 +327,29 @@ class DockerEngine:
             except NotFound:
                 return ""
 
+    def read_log(
+        self, container: str, since: datetime | None = None, lines: int | None = None
+    ) -> Iterator[TimedLine]:
+        from docker.errors import NotFound
+
+        # A stream can be long, and has no limit of time; a few lines come as one response.
+        is_stream = lines is None
+        with translate_errors(container):
+            try:
+                found = self._api.logs(
+                    container,
+                    stream=is_stream,
+                    follow=False,
+                    timestamps=True,
+                    tail="all" if lines is None else lines,
+                    since=None if since is None else since.timestamp(),
+                )
+            except NotFound:
+                return
+            # A stream has a line, or a part of a very long one, at a time.
+            parts = found if is_stream else found.split(b"\n")
+            yield from parse_timed_lines(map(_decode_line, parts))
+
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         with translate_errors(container):
             started = self._api.exec_create(container, list(command))
@@ -483,6 +507,10 @@ def _container(found: Mapping[str, Any]) -> Container:
         started=_parse_time(state["StartedAt"]),
         out_of_memory=bool(state.get("OOMKilled")),
     )
+
+
+def _decode_line(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip("\r\n")
 
 
 def _parse_time(text: str) -> datetime | None:

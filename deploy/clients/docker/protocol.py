@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import IO, Any, Protocol
 
+from deploy.clients.log_lines import TimedLine
 from deploy.platforms import format_platform
 from deploy.records import Image
 
@@ -198,6 +199,17 @@ class Engine(Protocol):
 
     def logs(self, container: str, lines: int) -> str:
         """Return the last lines that a container wrote."""
+
+    def read_log(
+        self, container: str, since: datetime | None = None, lines: int | None = None
+    ) -> Iterator[TimedLine]:
+        """Yield the lines that a container wrote, with their times; a missing one has none.
+
+        Args:
+            container: Its name or id.
+            since: The time of the first line; the last whole second before it may be the limit.
+            lines: The number of lines at the end that are enough.
+        """
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         """Run a command in a running container; return its exit code and output."""

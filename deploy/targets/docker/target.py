@@ -17,11 +17,13 @@ from deploy.clock import REAL, Clock
 from deploy.errors import EngineFailed
 from deploy.machine.labels import IMAGE
 from deploy.records import Attempt, Ending, Release, Rollout
+from deploy.rollout.logs import LogSource
 from deploy.rollout.target import Prove, Replica, ReplicaState
 from deploy.settings.app import App
 from deploy.settings.environments import Docker
 from deploy.targets.docker.history import History
 from deploy.targets.docker.lock import Lock
+from deploy.targets.docker.logs import find_log_sources
 from deploy.targets.docker.proxy import Proxy, ProxyState, Slot
 from deploy.targets.docker.proxy_container import ProxyContainer
 from deploy.targets.docker.published_port import PublishedPort
@@ -137,6 +139,10 @@ class DockerTarget:
     def find_endpoint_problem(self) -> str:
         """Return why clients are not served at the published port; empty if they are."""
         return self._published_port.find_problem()
+
+    def log_sources(self) -> tuple[LogSource, ...]:
+        """Return the replicas and the proxy, whose log has a line for each request."""
+        return find_log_sources(self._state)
 
     # --- rollout
 

@@ -13,10 +13,12 @@ from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.records import Attempt, Ending, Release, Rollout
+from deploy.rollout.logs import LogSource
 from deploy.rollout.target import CanaryVerb, Prove, Replica, ReplicaState
 from deploy.targets.kubernetes.endpoint import EndpointFinder
 from deploy.targets.kubernetes.history import Decision, History
 from deploy.targets.kubernetes.lock import Lock
+from deploy.targets.kubernetes.logs import find_log_sources
 from deploy.targets.kubernetes.node_platforms import require_node_platform
 from deploy.targets.kubernetes.pods import Pod
 from deploy.targets.kubernetes.render import Rendering
@@ -204,6 +206,10 @@ class KubernetesTarget:
     def find_endpoint_problem(self) -> str:
         """Return "": the cluster watches its Services and Ingresses; `verify` asks through them."""
         return ""
+
+    def log_sources(self) -> tuple[LogSource, ...]:
+        """Return all pods; what stands before the Service is not of this environment."""
+        return find_log_sources(self._cluster, self._rendering)
 
     # --- rollout
 
