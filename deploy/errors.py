@@ -225,9 +225,14 @@ class RolloutError(ReleaseError):
 
 
 class GoldenMiss(RolloutError):
-    """Wrong responses of the new release at the endpoint; the rollout was undone."""
+    """Wrong responses of the new release at the endpoint; the rollout was undone.
+
+    Attributes:
+        misses: how the responses differed from the expected ones, by golden case.
+    """
 
     exit_code = 60
+    misses: Mapping[str, str] = MappingProxyType({})
 
 
 class RolloutFailed(RolloutError):

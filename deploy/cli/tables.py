@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from deploy.machine.doctor import Check
@@ -11,7 +11,16 @@ from deploy.model.versions import BrokenVersion
 from deploy.pipeline import ReleaseResult
 from deploy.plan import Step
 from deploy.progress import format_size
-from deploy.records import Commit, Model, Release, Rollout, Verdict, short_digest
+from deploy.records import (
+    Commit,
+    Evidence,
+    LogLine,
+    Model,
+    Release,
+    Rollout,
+    Verdict,
+    short_digest,
+)
 from deploy.rollout.history import current
 from deploy.rollout.target import Target
 
@@ -86,7 +95,27 @@ def rollout(value: Rollout) -> dict[str, Any]:
         "run": attempt.run,
         "outcome": value.outcome,
         "why": ending.why if ending else "",
+        **evidence((ending and ending.evidence) or Evidence()),
     }
+
+
+def evidence(value: Evidence) -> dict[str, Any]:
+    """Return the golden cases that a failed attempt missed, and the last lines of its replicas."""
+    return {"misses": value.misses, "log": [log_line(line) for line in value.log]}
+
+
+def log_line(value: LogLine) -> dict[str, Any]:
+    """Return a line of a log; its time is UTC."""
+    return {
+        "at": value.at.astimezone(UTC).isoformat(),
+        "source": value.source,
+        "text": value.text,
+    }
+
+
+def log_text(value: LogLine) -> str:
+    """Return when a line was written, and the line."""
+    return f"{format_time(value.at)}  {value.text}"
 
 
 def verdict(value: Verdict) -> dict[str, Any]:
@@ -220,6 +249,33 @@ def history_rows(history: tuple[Rollout, ...]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def attempt_text(value: Rollout) -> str:
+    """Return an attempt and how it ended as lines for people, with the evidence of a failure."""
+    found = rollout(value)
+    ending = value.ending
+    at = format_time(value.attempt.at)
+    ended = f" at {format_time(ending.at)}" if ending else ""
+    why = f": {found['why']}" if found["why"] else ""
+    lines = [
+        f"{found['trigger']} {found['id']} by {found['by']} at {at}: {_describe(found)}",
+        f"{value.outcome}{ended}{why}",
+    ]
+    if found["run"]:
+        lines.append(f"run {found['run']}")
+    return "\n".join((*lines, *_evidence_lines((ending and ending.evidence) or Evidence())))
+
+
+def _evidence_lines(value: Evidence) -> list[str]:
+    lines = []
+    if value.misses:
+        lines += ["golden cases that it missed:"]
+        lines += [f"  {name}: {problem}" for name, problem in value.misses.items()]
+    if value.log:
+        lines += ["the last lines of its replicas:"]
+        lines += [f"  {line.source}  {log_text(line)}" for line in value.log]
+    return lines
 
 
 def step_rows(steps: tuple[Step, ...]) -> list[list[str]]:

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from deploy.errors import (
 )
 from deploy.targets.docker.state import DockerState
 from tests.fakes.application import Application
+from tests.fakes.engine import Script
 
 Output = pytest.CaptureFixture[str]
 
@@ -429,22 +431,150 @@ def test_the_history_is_printed_newest_first(released: Application, capsys: Outp
     released.publish("2")
     commands.release(released.context(), "", dry_run=False, json=False)
     capsys.readouterr()
-    commands.history(released.context(), json=True)
+    commands.history(released.context(), "", json=True)
     assert [
         (printed["id"], printed["model"], printed["outcome"]) for printed in read_json(capsys)
     ] == [
         (2, "digits@2", "succeeded"),
         (1, "digits@1", "succeeded"),
     ]
-    commands.history(released.context(), json=False)
+    commands.history(released.context(), "", json=False)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["id", "2*", "1"]
+
+
+@pytest.fixture
+def undone(released: Application, capsys: Output) -> Application:
+    """Return the application after a release that missed a golden case and was undone."""
+    released.publish("2")
+    released.play.wrong["http://127.0.0.1:8080"] = "expected 3, got 8"
+    image = released.create_image()
+    released.script_container(image.config, Script(says="loading\nread \x1b[31mno labels"))
+    with pytest.raises(GoldenMiss):
+        commands.release(released.context(), "", dry_run=False, json=False)
+    capsys.readouterr()
+    return released
+
+
+def test_the_history_of_one_release_says_why_it_was_undone(
+    undone: Application, capsys: Output
+) -> None:
+    """It has the golden cases that it missed, and the last lines of its replicas."""
+    commands.history(undone.context(), "2", json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("release 2 by ")
+    assert re.match(r"undone at [\d :-]+: the release missed 1 of 1 golden cases", lines[1])
+    assert lines[2:4] == ["golden cases that it missed:", "  three: expected 3, got 8"]
+    assert lines[4] == "the last lines of its replicas:"
+    assert re.fullmatch(r"  local-\d  [\d-]+ [\d:]+  read \\x1b\[31mno labels", lines[-1])
+    commands.history(undone.context(), "2", json=True)
+    found = read_json(capsys)
+    assert found["misses"] == {"three": "expected 3, got 8"}
+    assert {line["text"] for line in found["log"]} == {"loading", "read \\x1b[31mno labels"}
+
+
+def test_the_history_of_one_release_that_succeeded_is_two_lines(
+    released: Application, capsys: Output
+) -> None:
+    """There is nothing to explain."""
+    commands.history(released.context(), "1", json=False)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+# --- logs
+
+
+def test_logs_are_printed_with_the_names_of_their_writers(
+    undone: Application, capsys: Output
+) -> None:
+    """Replicas, proxy, and what was kept of the release that was undone."""
+    target = DockerState(undone.engine, "classifier", "local")
+    undone.engine.write(target.proxy_name, "192.0.2.1 GET / 200")
+    commands.logs(undone.context(), "", "", follow=False, json=False)
+    lines = capsys.readouterr().out.splitlines()
+    names = {re.split(r" {2,}", line)[0] for line in lines}
+    assert "proxy" in names
+    assert any(re.fullmatch(r"local-\d of 2", name) for name in names)
+    assert all(re.search(r"  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for line in lines)
+
+
+def test_logs_as_json_are_one_object_a_line(undone: Application, capsys: Output) -> None:
+    """So a script can read them as they come."""
+    commands.logs(undone.context(), "2", "1h", follow=False, json=True)
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["text"] for line in found} == {"loading", "read \\x1b[31mno labels"}
+    assert all(line.keys() == {"at", "source", "text"} for line in found)
+
+
+def test_control_characters_of_a_log_are_not_printed(released: Application, capsys: Output) -> None:
+    """Clients choose some of what an application logs."""
+    name = released.target().replicas()[0].name
+    released.engine.write(name, "\x1b]0;title\x07", "##vso[task.complete]", "a\rb")
+    for json_ in (True, False):
+        commands.logs(released.context(), "", "", follow=False, json=json_)
+        printed = capsys.readouterr().out
+        assert not {"\x1b", "\x07", "\r"} & set(printed)
+        assert "##vso" not in printed
+
+
+def test_logs_without_a_line_print_nothing(
+    released: Application, capsys: Output, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Standard error says so."""
+    with caplog.at_level("INFO"):
+        commands.logs(released.context(), "1", "", follow=False, json=False)
+    assert capsys.readouterr().out == ""
+    assert "there are no such lines" in caplog.text
+
+
+def test_logs_are_followed_until_an_interruption(released: Application, capsys: Output) -> None:
+    """What is written meanwhile is printed once."""
+    name = released.target().replicas()[0].name
+    released.engine.write(name, "before")
+    written = iter(["after"])
+
+    def sleep(_: float) -> None:
+        line = next(written, None)
+        if line is None:
+            raise KeyboardInterrupt
+        released.engine.write(name, line)
+
+    released.clock = replace(released.clock, sleep=sleep)
+    with pytest.raises(KeyboardInterrupt):
+        commands.logs(released.context(), "", "", follow=True, json=False)
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == [
+        "before",
+        "after",
+    ]
+
+
+def test_logs_of_a_cluster_are_those_of_its_pods(staged: Application, capsys: Output) -> None:
+    """By their names without the application's."""
+    (first, *_) = staged.target("staging").replicas()
+    pod = staged.cluster.objects.get("Pod", first.name)
+    assert pod
+    staged.cluster.kubelet.write(pod, "listening")
+    commands.logs(staged.context("staging"), "1", "", follow=False, json=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["text"] == "listening"
+    assert f"classifier-staging-{json.loads(line)['source']}" == first.name
+
+
+def test_logs_need_no_login(
+    released: Application, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """The registry is not asked."""
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__USERNAME", "ada")
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__PASSWORD", "NOT_SET_HERE")
+    released.engine.write(released.target().replicas()[0].name, "serving")
+    commands.logs(released.context(), "", "", follow=False, json=False)
+    assert "serving" in capsys.readouterr().out
 
 
 def test_an_empty_history_is_printed(application: Application, capsys: Output) -> None:
     """For scripts it is an empty list."""
-    commands.history(application.context(), json=True)
+    commands.history(application.context(), "", json=True)
     assert read_json(capsys) == []
-    commands.history(application.context(), json=False)
+    commands.history(application.context(), "", json=False)
     assert capsys.readouterr().out == "nothing was released here yet\n"
 
 
@@ -504,7 +634,7 @@ def test_status_prints_a_release_as_the_history_does(
     """Commit, time and digest have the same form."""
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
     time.tzset()
-    commands.history(released.context(), json=False)
+    commands.history(released.context(), "", json=False)
     row = capsys.readouterr().out.splitlines()[1].split()
     commands.status(released.context(), json=False)
     printed = capsys.readouterr().out.splitlines()[1]
@@ -533,7 +663,7 @@ def test_status_of_a_cluster_has_the_form_of_an_engines(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "http://fake/services/classifier-staging:80  serving"
     assert [line.split()[1] for line in lines[2:]] == ["serving", "serving"]
-    commands.history(staged.context("staging"), json=False)
+    commands.history(staged.context("staging"), "", json=False)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["id", "1*"]
     commands.status(staged.context("staging"), json=True)
     on_cluster = read_json(capsys)

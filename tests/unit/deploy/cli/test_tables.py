@@ -47,6 +47,8 @@ def test_a_rollout_is_one_flat_json_object() -> None:
         "run": "",
         "outcome": "undone",
         "why": "a replica ended",
+        "misses": {},
+        "log": [],
     }
 
 
