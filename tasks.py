@@ -269,13 +269,19 @@ def history(_: Context, env: str = "", release: str = "", json: bool = False) ->
     commands.history(_context(env), release, json=json)
 
 
-@task(help={"env": ENV, "json": JSON})
+@task(
+    help={
+        "env": ENV,
+        "check": "end with an error if fewer replicas serve than should, for a monitor",
+        "json": JSON,
+    }
+)
 @output.task_body
-def status(_: Context, env: str = "", json: bool = False) -> None:
+def status(_: Context, env: str = "", check: bool = False, json: bool = False) -> None:
     """Print what serves now, and the states of its replicas."""
     from deploy.cli import commands
 
-    commands.status(_context(env), json=json)
+    commands.status(_context(env), check=check, json=json)
 
 
 @task(

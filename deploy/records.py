@@ -196,6 +196,21 @@ class Attempt(Record):
     run: str = ""
 
 
+class Exit(Record):
+    """The end of a process: its exit code, when it ended, and why if that is known.
+
+    The reason is a word of Kubernetes, such as `OOMKilled`; empty if there is no other than the
+    code.
+    """
+
+    code: int
+    at: datetime | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"exit code {self.code}{f' ({self.reason})' if self.reason else ''}"
+
+
 class LogLine(Record):
     """A line that a replica or the proxy wrote: who, when, and what."""
 

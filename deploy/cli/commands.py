@@ -26,6 +26,7 @@ from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Release, Rollout
 from deploy.rollout.history import Only, current, find_attempt
 from deploy.rollout.log_query import LogQuery, find_lines
+from deploy.rollout.status import advise, read_status, require_served
 
 log = logging.getLogger(__name__)
 
@@ -294,13 +295,23 @@ def _print_attempt(found: Rollout, *, json: bool) -> None:
         output.result(tables.attempt_text(found))
 
 
-def status(context: ReleaseContext, *, json: bool) -> None:
-    """Print what serves."""
-    found = tables.status(context.inspect_target())
+def status(context: ReleaseContext, *, check: bool, json: bool) -> None:
+    """Print what serves.
+
+    Args:
+        context: the environment.
+        check: whether it is an error if fewer replicas serve than should.
+        json: print JSON.
+    """
+    found = read_status(context.inspect_target())
+    advice = advise(found, has_canaries=context.env.has_canaries)
+    now = context.clients.clock.utc()
     if json:
-        output.as_json(found)
+        output.as_json(tables.status(found, now, advice))
     else:
-        output.result(tables.status_text(found, has_canaries=context.env.has_canaries))
+        output.result(tables.status_text(found, now, advice))
+    if check:
+        require_served(found, advice)
 
 
 def logs(context: ReleaseContext, release: str, since: str, *, follow: bool, json: bool) -> None:

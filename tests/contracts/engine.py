@@ -320,6 +320,28 @@ class EngineContract:
             with pytest.raises(EngineFailed):
                 act()
 
+    def test_the_last_exit_of_a_process_is_known_after_its_restart(
+        self,
+        engine: Engine,
+        start_handler: Callable[..., str],
+        state_of: Callable[[str], Container],
+    ) -> None:
+        """And while none runs; a process that was never ended has none."""
+        made = start_handler("SIGUSR1", 9, restart=True)
+        assert engine.find_last_exit(state_of(made)) is None
+        engine.signal(made, "SIGUSR1")
+        wait_until(lambda: state_of(made).restarts == 1, "it is started again")
+        again = engine.find_last_exit(state_of(made))
+        engine.disable_restart(made)
+        engine.stop(made, 0)
+        stopped = engine.find_last_exit(state_of(made))
+        assert again
+        assert stopped
+        assert (again.code, again.reason, stopped.code) == (9, "", 137)
+        assert again.at
+        assert stopped.at
+        assert again.at <= stopped.at
+
     def test_a_log_has_the_times_of_its_lines(
         self, engine: Engine, start_handler: Callable[..., str], prefix: str
     ) -> None:

@@ -225,6 +225,7 @@ class TargetContract(Places):
         """Until then, the release does not serve as the settings say."""
         place.target(replicas=2).serve(a, trust)
         changed = place.target(replicas=count)
+        assert changed.replica_count() == count
         assert not changed.serves(a)
         changed.serve(a, trust)
         changed.settle(a)

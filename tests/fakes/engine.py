@@ -11,11 +11,12 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from deploy.clients.docker.protocol import Container, Spec
+from deploy.clients.docker.protocol import OOM_KILLED, Container, Spec
 from deploy.clients.http import Endpoint, NoResponse, Request, Response
 from deploy.clients.log_lines import TimedLine
 from deploy.clock import REAL
 from deploy.errors import EngineFailed, PortTaken
+from deploy.records import Exit
 from tests.fakes.haproxy import Proxy, usable
 from tests.fakes.images import FakeImages
 
@@ -58,6 +59,8 @@ class FakeContainer:
     forwards: bool = False
     started: datetime | None = None
     out_of_memory: bool = False
+    ended: datetime | None = None
+    last_exit: Exit | None = None
 
     @property
     def running(self) -> bool:
@@ -81,6 +84,7 @@ class FakeContainer:
             self.restarts,
             self.started,
             self.out_of_memory,
+            self.ended,
         )
 
 
@@ -174,6 +178,9 @@ class FakeEngine(FakeImages):
         made.status = "exited"
         made.exit_code = code
         made.out_of_memory = made.exceeds_memory
+        made.ended = self.utc()
+        reason = OOM_KILLED if made.exceeds_memory else ""
+        made.last_exit = Exit(code=code, at=made.ended, reason=reason)
         made.proxy = None
         if again and made.restart:
             made.restarts += 1
@@ -310,6 +317,11 @@ class FakeEngine(FakeImages):
         # As some engines do, it takes whole seconds.
         first = since.replace(microsecond=0) if since else None
         yield from [line for line in found if first is None or line[0] >= first]
+
+    def find_last_exit(self, container: Container) -> Exit | None:
+        self._check_running()
+        made = self._find(container.id)
+        return made.last_exit if made else None
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         made = self._container(container)

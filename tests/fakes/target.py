@@ -139,6 +139,9 @@ class MemoryTarget:
         """Write lines to the logs of all replicas of a release."""
         self.written.setdefault(release.image.digest, []).extend((at, line) for line in lines)
 
+    def replica_count(self) -> int:
+        return COUNT
+
     def serves(self, release: Release) -> bool:
         replicas = [(release.image.digest, ReplicaState.SERVING)] * COUNT
         return self.running == replicas and not self.endpoint_problem

@@ -9,8 +9,10 @@ from typing import IO, Any, Protocol
 
 from deploy.clients.log_lines import TimedLine
 from deploy.platforms import format_platform
-from deploy.records import Image
+from deploy.records import Exit, Image
 
+OOM_KILLED = "OOMKilled"
+"""Why a process ended that needed more memory than its limit, in the word of Kubernetes."""
 _MEMORY = 1 << 30
 _PIDS = 512
 
@@ -77,6 +79,7 @@ class Container:
         restarts: How many times the engine has started it again.
         started: When its last process started; None if none has.
         out_of_memory: Whether its last process was killed because of its limit of memory.
+        ended: When its last process ended; None if none has.
     """
 
     id: str
@@ -88,6 +91,15 @@ class Container:
     restarts: int
     started: datetime | None = None
     out_of_memory: bool = False
+    ended: datetime | None = None
+
+    @property
+    def last_exit(self) -> Exit | None:
+        """How its process ended; None if none has, or if another one runs."""
+        if self.running or self.ended is None:
+            return None
+        reason = OOM_KILLED if self.out_of_memory else ""
+        return Exit(code=self.exit_code, at=self.ended, reason=reason)
 
     @property
     def running(self) -> bool:
@@ -209,6 +221,13 @@ class Engine(Protocol):
             container: Its name or id.
             since: The time of the first line; the last whole second before it may be the limit.
             lines: The number of lines at the end that are enough.
+        """
+
+    def find_last_exit(self, container: Container) -> Exit | None:
+        """Return how the last process of a container ended; None if none has, or it is not known.
+
+        Of a process that was started again since, only the engine's events have that, and the
+        engine keeps few of them.
         """
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:

@@ -111,6 +111,9 @@ class DockerTarget:
                 name=container.name,
                 image=container.labels[IMAGE],
                 state=_replica_state(container, slots.get(slot_of(container)), now),
+                restarts=container.restarts,
+                started=container.started if container.running else None,
+                last_exit=self._engine.find_last_exit(container),
             )
             for container in self._state.replicas()
         )
@@ -122,6 +125,10 @@ class DockerTarget:
             return proxy.read() if proxy else None
         except EngineFailed:
             return None
+
+    def replica_count(self) -> int:
+        """Return how many replicas the settings name."""
+        return self._env.replicas
 
     def serves(self, release: Release) -> bool:
         """Return whether all replicas serve that release, behind a proxy as the settings say."""

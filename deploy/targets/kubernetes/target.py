@@ -176,7 +176,14 @@ class KubernetesTarget:
         """Return every pod that is not being deleted."""
         traffic = self._state.traffic()
         return tuple(
-            Replica(name=pod.name, image=pod.image, state=self._replica_state(pod, traffic))
+            Replica(
+                name=pod.name,
+                image=pod.image,
+                state=self._replica_state(pod, traffic),
+                restarts=pod.restarts,
+                started=pod.started,
+                last_exit=pod.last_exit,
+            )
             for pod in self._state.pods()
         )
 
@@ -187,6 +194,10 @@ class KubernetesTarget:
             return ReplicaState.STANDBY
         is_crash_looping = pod.is_crash_looping(self._clock.utc())
         return ReplicaState.UNHEALTHY if is_crash_looping else ReplicaState.SERVING
+
+    def replica_count(self) -> int:
+        """Return how many replicas the settings name, or an autoscaler or a person has set."""
+        return self._writer.desired.replica_count()
 
     def serves(self, release: Release) -> bool:
         """Return whether that release alone gets requests, as the settings and templates say.

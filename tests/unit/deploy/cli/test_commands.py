@@ -20,6 +20,7 @@ from deploy.errors import (
     InputMissing,
     ManifestInvalid,
     ModelUnknown,
+    NotServing,
     SettingsInvalid,
 )
 from deploy.targets.docker.state import DockerState
@@ -331,7 +332,7 @@ def test_a_decision_on_a_canary_prints_json(
 
 def test_status_names_a_canary_and_the_next_commands(orphaned: Application, capsys: Output) -> None:
     """A canary on hold is not reported as a failure."""
-    commands.status(orphaned.context(), json=False)
+    commands.status(orphaned.context(), check=False, json=False)
     printed = capsys.readouterr().out
     assert "release 2 by" in printed
     assert re.search(r"is in progress: commit [\w-]+, model digits@2", printed)
@@ -580,12 +581,12 @@ def test_an_empty_history_is_printed(application: Application, capsys: Output) -
 
 def test_status_prints_what_serves(released: Application, capsys: Output) -> None:
     """It has the address, the release and all replicas."""
-    commands.status(released.context(), json=False)
+    commands.status(released.context(), check=False, json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "http://127.0.0.1:8080  serving"
+    assert lines[0] == "http://127.0.0.1:8080  serving, 2 of 2 replicas"
     assert "model digits@1" in lines[1]
     assert [line.split()[1] for line in lines[2:]] == ["serving", "serving"]
-    commands.status(released.context(), json=True)
+    commands.status(released.context(), check=False, json=True)
     assert read_json(capsys)["healthy"] is True
 
 
@@ -595,16 +596,17 @@ def test_status_prints_why_the_endpoint_does_not_respond(
     """A release opens the port again."""
     proxy = DockerState(released.engine, "classifier", "local").proxy_name
     released.engine.end_forwarder(proxy)
-    commands.status(released.context(), json=False)
+    commands.status(released.context(), check=False, json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert (lines[0].split()[-1], lines[2]) == ("unhealthy", "the endpoint refuses connections")
+    assert lines[0] == "http://127.0.0.1:8080  unhealthy, 2 of 2 replicas"
+    assert lines[2] == "the endpoint refuses connections"
     assert lines[-1].startswith("next: ")
-    commands.status(released.context(), json=True)
+    commands.status(released.context(), check=False, json=True)
     found = read_json(capsys)
     assert (found["healthy"], found["problem"]) == (False, "the endpoint refuses connections")
     commands.release(released.context(), "", dry_run=False, json=False)
     capsys.readouterr()
-    commands.status(released.context(), json=True)
+    commands.status(released.context(), check=False, json=True)
     found = read_json(capsys)
     assert (found["healthy"], found["problem"]) == (True, "")
 
@@ -618,7 +620,7 @@ def test_status_prints_what_is_unhealthy_and_the_next_commands(
     with pytest.raises(Exception, match="golden"):
         commands.release(released.context(), "", dry_run=False, json=False)
     released.engine.stop(released.target().replicas()[0].name, 0)
-    commands.status(released.context(), json=False)
+    commands.status(released.context(), check=False, json=False)
     printed = capsys.readouterr().out
     assert "unhealthy" in printed
     assert "the last attempt, 2, was undone: the release missed 1 of 1 golden cases" in printed
@@ -626,6 +628,33 @@ def test_status_prints_what_is_unhealthy_and_the_next_commands(
         printed.splitlines()[-1] == "next: `invoke rollback --to 1` restores this release, "
         "`invoke release` brings the newest"
     )
+
+
+def test_status_for_a_monitor_ends_with_an_error(released: Application, capsys: Output) -> None:
+    """It has printed what it found all the same; the error is of its own."""
+    commands.status(released.context(), check=True, json=True)
+    assert read_json(capsys)["served"] is True
+    released.engine.stop(released.target().replicas()[0].name, 0)
+    with pytest.raises(NotServing, match="1 of 2 replicas serve") as caught:
+        commands.status(released.context(), check=True, json=True)
+    found = read_json(capsys)
+    assert (found["served"], found["count"], found["next"]) == (False, 1, caught.value.next)
+
+
+def test_status_of_a_release_that_crashes_advises_the_one_before(
+    released: Application, capsys: Output
+) -> None:
+    """Its replicas show how often and how they ended."""
+    released.publish("2")
+    commands.release(released.context(), "", dry_run=False, json=False)
+    for replica in released.target().replicas():
+        released.engine.end_process(replica.name, 3)
+    capsys.readouterr()
+    commands.status(released.context(), check=False, json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("unhealthy, 0 of 2 replicas")
+    assert all(re.search(r"up \d+ s, 1 restart, last exit code 3$", line) for line in lines[2:4])
+    assert lines[-1].startswith("next: `invoke rollback` goes back to release 1, ")
 
 
 def test_status_prints_a_release_as_the_history_does(
@@ -636,7 +665,7 @@ def test_status_prints_a_release_as_the_history_does(
     time.tzset()
     commands.history(released.context(), "", json=False)
     row = capsys.readouterr().out.splitlines()[1].split()
-    commands.status(released.context(), json=False)
+    commands.status(released.context(), check=False, json=False)
     printed = capsys.readouterr().out.splitlines()[1]
     monkeypatch.undo()
     time.tzset()
@@ -649,9 +678,9 @@ def test_status_of_an_empty_environment_is_printed(
     application: Application, capsys: Output
 ) -> None:
     """For scripts, `serving` is null."""
-    commands.status(application.context(), json=False)
+    commands.status(application.context(), check=False, json=False)
     assert capsys.readouterr().out == "local: nothing was released here yet\n"
-    commands.status(application.context(), json=True)
+    commands.status(application.context(), check=False, json=True)
     assert read_json(capsys)["serving"] is None
 
 
@@ -659,15 +688,15 @@ def test_status_of_a_cluster_has_the_form_of_an_engines(
     staged: Application, capsys: Output
 ) -> None:
     """The lines and the keys are the same."""
-    commands.status(staged.context("staging"), json=False)
+    commands.status(staged.context("staging"), check=False, json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "http://fake/services/classifier-staging:80  serving"
+    assert lines[0] == "http://fake/services/classifier-staging:80  serving, 2 of 2 replicas"
     assert [line.split()[1] for line in lines[2:]] == ["serving", "serving"]
     commands.history(staged.context("staging"), "", json=False)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["id", "1*"]
-    commands.status(staged.context("staging"), json=True)
+    commands.status(staged.context("staging"), check=False, json=True)
     on_cluster = read_json(capsys)
-    commands.status(staged.context("local"), json=True)
+    commands.status(staged.context("local"), check=False, json=True)
     assert on_cluster.keys() == read_json(capsys).keys()
 
 
