@@ -286,6 +286,22 @@ def status(_: Context, env: str = "", check: bool = False, json: bool = False) -
 
 @task(
     help={
+        "first": "id of a release in `history`",
+        "second": "id of another one",
+        "env": ENV,
+        "json": JSON,
+    }
+)
+@output.task_body
+def diff(_: Context, first: str, second: str, env: str = "", json: bool = False) -> None:
+    """Print two releases side by side: commits, packages, model, metrics, golden cases, digests."""
+    from deploy.cli import commands
+
+    commands.diff(_context(env), first, second, json=json)
+
+
+@task(
+    help={
         "env": ENV,
         "release": "id of the only release in `history` whose replicas are of interest",
         "since": "how long ago: 30s, 10m, 2h, 1d; without it, the last 100 lines of each log",
@@ -326,6 +342,7 @@ namespace = Collection(
     history,
     status,
     logs,
+    diff,
     render,
 )
 namespace.add_collection(Collection("model", publish, list_, show))

@@ -13,6 +13,7 @@ from deploy.cli import output, record_files, tables
 from deploy.cli.log_view import LogView
 from deploy.cli.values import read_duration, read_id
 from deploy.clients.stores.protocol import Store
+from deploy.comparison import compare
 from deploy.context import ReleaseContext
 from deploy.errors import InputMissing, ManifestInvalid, SettingsInvalid
 from deploy.machine import setup
@@ -331,6 +332,28 @@ def logs(context: ReleaseContext, release: str, since: str, *, follow: bool, jso
         follow=follow,
     )
     LogView(json=json).show(find_lines(context.inspect_target(), query, clock))
+
+
+def diff(context: ReleaseContext, first: str, second: str, *, json: bool) -> None:
+    """Print two releases of the history side by side.
+
+    Args:
+        context: the environment.
+        first: the id of one release, as a rule the older one.
+        second: the id of the other one.
+        json: print JSON.
+    """
+    numbers = (read_id(first, "--first"), read_id(second, "--second"))
+    history = context.inspect_target().history()
+    one, other = (find_attempt(history, number) for number in numbers)
+    found = compare(one, other, context.directory, context.settings, context.repository)
+    if json:
+        output.as_json(tables.comparison(one, other, found))
+        return
+    output.table(tables.comparison_rows(found), ("", *map(str, numbers)))
+    more = tables.comparison_text(*numbers, found)
+    if more:
+        output.result(more)
 
 
 def _read_release(context: ReleaseContext, records: Path) -> Release:

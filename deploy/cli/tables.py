@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deploy import progress
+from deploy.comparison import Comparison
 from deploy.machine.doctor import Check
 from deploy.model.versions import BrokenVersion
 from deploy.pipeline import ReleaseResult
@@ -28,6 +30,7 @@ from deploy.rollout.target import Replica
 CHECKS = ("part", "", "")
 HISTORY = ("id", "when", "who", "trigger", "commit", "model", "digest", "outcome")
 MODELS = ("model", "version", "", "digest")
+_MOST_LETTERS = 60
 STEPS = ("stage", "", "why", "moves")
 
 
@@ -299,6 +302,43 @@ def _evidence_lines(value: Evidence) -> list[str]:
         lines += ["the last lines of its replicas:"]
         lines += [f"  {line.source}  {log_text(line)}" for line in value.log]
     return lines
+
+
+def comparison(first: Rollout, second: Rollout, value: Comparison) -> dict[str, Any]:
+    """Return two attempts and all that is known of the differences between their releases."""
+    return {"first": rollout(first), "second": rollout(second), **value.model_dump(mode="json")}
+
+
+def comparison_rows(value: Comparison) -> list[list[str]]:
+    """Return a row for each thing that two releases have; `=` for one that is the same."""
+    return [
+        [item.what, _shorten(item.first), "=" if item.is_same else _shorten(item.second)]
+        for item in value.values
+    ]
+
+
+def comparison_text(first: int, second: int, value: Comparison) -> str:
+    """Return commits, files, and what is not known, as lines for people.
+
+    Args:
+        first: the id of one release.
+        second: the id of the other one.
+        value: what is known of the two.
+    """
+    files = [f"{letter} {path}" for path, letter in sorted(value.files.items())]
+    sections = (
+        (f"commits that came with {second}:", value.added),
+        (f"commits that only {first} has:", value.removed),
+        ("files of the application:", files),
+        ("not known:", value.unknown),
+    )
+    filled = ((title, *(f"  {line}" for line in lines)) for title, lines in sections if lines)
+    return "\n".join(itertools.chain.from_iterable(filled))
+
+
+def _shorten(text: str) -> str:
+    digest = short_digest(text) if text.startswith("sha256:") else text
+    return digest if len(digest) <= _MOST_LETTERS else f"{digest[:_MOST_LETTERS]}..."
 
 
 def step_rows(steps: tuple[Step, ...]) -> list[list[str]]:

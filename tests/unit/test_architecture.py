@@ -226,7 +226,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("targets",),
     ("stages",),
     ("context",),
-    ("alternatives", "pipeline", "promotion", "plan"),
+    ("alternatives", "comparison", "pipeline", "promotion", "plan"),
     ("cli",),
 )
 

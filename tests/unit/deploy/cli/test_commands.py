@@ -21,6 +21,7 @@ from deploy.errors import (
     ManifestInvalid,
     ModelUnknown,
     NotServing,
+    ReleaseUnknown,
     SettingsInvalid,
 )
 from deploy.targets.docker.state import DockerState
@@ -569,6 +570,37 @@ def test_logs_need_no_login(
     released.engine.write(released.target().replicas()[0].name, "serving")
     commands.logs(released.context(), "", "", follow=False, json=False)
     assert "serving" in capsys.readouterr().out
+
+
+# --- comparisons
+
+
+def test_two_releases_are_printed_side_by_side(released: Application, capsys: Output) -> None:
+    """What is the same has one sign, and what is not known is said."""
+    released.publish("2")
+    commands.release(released.context(), "", dry_run=False, json=False)
+    capsys.readouterr()
+    commands.diff(released.context(), "1", "2", json=False)
+    lines = capsys.readouterr().out.splitlines()
+    cells = [re.split(r" {2,}", line) for line in lines]
+    assert lines[0].split() == ["1", "2"]
+    assert ["model", "digits@1", "digits@2"] in cells
+    assert ["golden three", "status 200", "="] in cells
+    assert lines[-3:] == [
+        "not known:",
+        "  the code of release 1: it is unversioned",
+        "  the code of release 2: it is unversioned",
+    ]
+    commands.diff(released.context(), "1", "2", json=True)
+    found = read_json(capsys)
+    assert (found["first"]["id"], found["second"]["id"]) == (1, 2)
+    assert {"what": "model", "first": "digits@1", "second": "digits@2"} in found["values"]
+
+
+def test_a_release_that_never_was_cannot_be_compared(released: Application) -> None:
+    """The error says where the ids are."""
+    with pytest.raises(ReleaseUnknown, match="no release 7"):
+        commands.diff(released.context(), "1", "7", json=False)
 
 
 def test_an_empty_history_is_printed(application: Application, capsys: Output) -> None:
