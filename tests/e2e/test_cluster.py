@@ -172,8 +172,18 @@ def test_a_release_that_fails_on_the_cluster_is_undone(
     after = served.ok("status", "--env", "staging", "--json", **settings).json
     assert after["serving"] == before
     assert after["healthy"] is True
-    assert after["last"]["outcome"] == "undone"
+    last = after["last"]
+    assert last["outcome"] == "undone"
+    assert code == NEVER_READY or says in json.dumps([last["misses"], last["log"]])
     assert not load.failures, load.failures[:5]
+
+
+def test_the_logs_of_the_pods_are_read(served: Application) -> None:
+    """Those of all replicas, as the deployer's rights allow it."""
+    status = served.ok("status", "--env", "staging", "--check", "--json").json
+    written = served.ok("logs", "--env", "staging", "--json").out.splitlines()
+    names = {f"{served.name}-staging-{json.loads(line)['source']}" for line in written}
+    assert {replica["name"] for replica in status["replicas"]} <= names
 
 
 def test_an_image_that_does_not_exist_is_undone(served: Application, tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from deploy.errors import ReleaseUnknown
+from deploy.errors import ReleaseUnknown, SettingsInvalid
 from deploy.records import Ending, Evidence, LogLine, Rollout
 from deploy.rollout.log_query import LogQuery, find_lines
-from deploy.rollout.target import ReplicaState
+from deploy.rollout.target import ReplicaState, Target
 from tests.fakes.clock import FakeTime
 from tests.fakes.releases import START, release, rollout
 from tests.fakes.target import MemoryTarget
@@ -81,6 +83,14 @@ def test_a_release_that_never_was_is_an_error(target: MemoryTarget) -> None:
     """It is not mistaken for one without lines."""
     with pytest.raises(ReleaseUnknown, match="no release 7"):
         find_lines(target, LogQuery(release=7), CLOCK)
+
+
+def test_a_target_without_logs_is_an_error() -> None:
+    """They are no part of what every target has."""
+    mute = cast("Target", SimpleNamespace(environment="local"))
+    with pytest.raises(SettingsInvalid, match="cannot be read") as caught:
+        find_lines(mute, LogQuery(), CLOCK)
+    assert caught.value.on == "environment local"
 
 
 def test_the_lock_does_not_matter(target: MemoryTarget) -> None:
