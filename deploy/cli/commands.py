@@ -306,11 +306,10 @@ def status(context: ReleaseContext, *, check: bool, json: bool) -> None:
     """
     found = read_status(context.inspect_target())
     advice = advise(found, has_canaries=context.env.has_canaries)
-    now = context.clients.clock.utc()
     if json:
-        output.as_json(tables.status(found, now, advice))
+        output.as_json(tables.status(found, advice))
     else:
-        output.result(tables.status_text(found, now, advice))
+        output.result(tables.status_text(found, context.clients.clock.utc(), advice))
     if check:
         require_served(found, advice)
 

@@ -142,12 +142,13 @@ def prediction(value: Verdict) -> str:
     return f"{value.url}  {first.name} → {first.answer} ({first.milliseconds:.0f} ms)"
 
 
-def status(found: Status, now: datetime, advice: str) -> dict[str, Any]:
+def status(found: Status, advice: str) -> dict[str, Any]:
     """Return what should serve, what does, and what to do next.
+
+    It is the same as long as nothing happens: a replica has the time of its start, and no age.
 
     Args:
         found: the status.
-        now: the time of it.
         advice: what to do next; empty for nothing.
     """
     return {
@@ -160,18 +161,19 @@ def status(found: Status, now: datetime, advice: str) -> dict[str, Any]:
         "problem": found.problem,
         "count": found.count,
         "wanted": found.wanted,
-        "replicas": [_replica(item, now) for item in found.replicas],
+        "replicas": [item.model_dump(mode="json") for item in found.replicas],
         "next": advice,
     }
 
 
-def _replica(value: Replica, now: datetime) -> dict[str, Any]:
-    uptime = (now - value.started).total_seconds() if value.started else None
-    return {**value.model_dump(mode="json"), "uptime": uptime}
-
-
 def status_text(found: Status, now: datetime, advice: str) -> str:
-    """Return the status as lines for people; the arguments are those of `status`."""
+    """Return the status as lines for people.
+
+    Args:
+        found: the status.
+        now: the time of it.
+        advice: what to do next; empty for nothing.
+    """
     serving = found.serving
     if serving is None:
         return f"{found.environment}: nothing was released here yet"
