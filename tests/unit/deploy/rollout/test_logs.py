@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -62,8 +63,16 @@ def test_lines_of_one_moment_stay_in_their_order() -> None:
 
 @pytest.fixture
 def time() -> FakeTime:
-    """Return the time of the test."""
-    return FakeTime()
+    """Return the time of the test, which ends when nothing new comes."""
+    time = FakeTime()
+    pass_time = time.clock.sleep
+
+    def sleep(seconds: float) -> None:
+        assert time.seconds < 20, "no new line comes"
+        pass_time(seconds)
+
+    time.clock = replace(time.clock, sleep=sleep)
+    return time
 
 
 def test_each_line_of_a_followed_log_comes_once(time: FakeTime) -> None:

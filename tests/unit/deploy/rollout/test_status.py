@@ -76,11 +76,12 @@ def test_a_release_that_was_rolled_back_is_not_advised() -> None:
 
 
 def test_a_replica_that_was_stopped_is_started_again() -> None:
-    """It did not crash; so is one that is missing, or whose endpoint is closed."""
+    """It did not crash; nor did one that is missing, or that is not ready yet."""
     history = [rollout(1, A), rollout(2, B)]
     restore = "`invoke rollback --to 2` restores this release, `invoke release` brings the newest"
     assert advice(status(history, replica(B, ReplicaState.STOPPED))) == restore
     assert advice(status(history, replica(B))) == restore
+    assert advice(status(history, replica(B, ReplicaState.STARTING))) == restore
     assert advice(status(history, replica(B), replica(B), problem="it is closed")) == restore
 
 
