@@ -330,7 +330,7 @@ class EngineContract:
         made = start_handler("SIGUSR1", 9, restart=True)
         assert engine.find_last_exit(state_of(made)) is None
         engine.signal(made, "SIGUSR1")
-        wait_until(lambda: state_of(made).restarts == 1, "it is started again")
+        wait_until(lambda: engine.logs(made, 10).count(UP) == 2, "it is started again")
         again = engine.find_last_exit(state_of(made))
         engine.disable_restart(made)
         engine.stop(made, 0)
