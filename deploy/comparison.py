@@ -166,10 +166,11 @@ def _format_sum(layers: tuple[Descriptor, ...]) -> str:
 
 
 def _describe_own(side: _Side, other: _Side) -> str:
-    """Return how many layers a release has that the other one has not, and their size."""
+    """Return how many layers a release has that the other one has not, their size and names."""
     known = {layer.digest for layer in other.layers}
     own = tuple(layer for layer in side.layers if layer.digest not in known)
-    return f"{len(own)}, {_format_sum(own)}" if own else "none"
+    names = " ".join(layer.digest.removeprefix("sha256:")[:12] for layer in own)
+    return f"{len(own)}, {_format_sum(own)}: {names}" if own else "none"
 
 
 def _compare_models(first: _Side, second: _Side) -> Iterator[Values]:

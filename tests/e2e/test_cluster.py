@@ -178,12 +178,11 @@ def test_a_release_that_fails_on_the_cluster_is_undone(
     assert not load.failures, load.failures[:5]
 
 
-def test_the_logs_of_the_pods_are_read(served: Application) -> None:
-    """Those of all replicas, as the deployer's rights allow it."""
-    status = served.ok("status", "--env", "staging", "--check", "--json").json
-    written = served.ok("logs", "--env", "staging", "--json").out.splitlines()
-    names = {f"{served.name}-staging-{json.loads(line)['source']}" for line in written}
-    assert {replica["name"] for replica in status["replicas"]} <= names
+def test_the_last_words_of_releases_that_failed_are_among_the_logs(served: Application) -> None:
+    """Their pods are gone; those that serve are enough for a monitor."""
+    served.ok("status", "--env", "staging", "--check")
+    written = served.ok("logs", "--env", "staging", "--since", "1h", "--json").out.splitlines()
+    assert any("no licence for clusters" in json.loads(line)["text"] for line in written)
 
 
 def test_an_image_that_does_not_exist_is_undone(served: Application, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_a_release_with_wrong_answers_behind_the_proxy_is_undone(
     assert status["serving"]["id"] == before["id"]
     assert status["last"]["outcome"] == "undone"
     assert "expected status 200, got 418" in " ".join(status["last"]["misses"].values())
-    assert status["last"]["log"]
+    assert "no licence for proxies" in {line["text"] for line in status["last"]["log"]}
     assert application.top("chelsea.jpg") == EGYPTIAN_CAT
     application.git("revert", "--no-edit", "HEAD")
 
@@ -215,7 +215,7 @@ def test_what_is_asked_at_night_takes_one_command_each(application: Application)
     requests = [line["text"] for line in map(json.loads, written) if line["source"] == "proxy"]
     assert any(re.search(r" POST /score 200, \d+ B in \d+ ms", line) for line in requests)
     kept = application.ok("logs", "--release", str(undone["id"])).out
-    assert f" of {undone['id']}  " in kept
+    assert re.search(rf" of {undone['id']}  .*  no licence for proxies$", kept, re.MULTILINE)
     compared = application.ok("diff", str(serving["id"]), str(undone["id"])).out
     assert "code that is wrong behind a proxy" in compared
     assert "M app/application.py" in compared
@@ -237,7 +237,9 @@ def test_logs_are_followed_until_an_interruption(application: Application) -> No
 def _break_behind_the_proxy(application: Application) -> None:
     """Make the application respond 418 to every picture that comes through a proxy."""
     path = application.folder / "app" / "application.py"
-    path.write_text(path.read_text(encoding="utf-8") + WRONG_BEHIND_A_PROXY % 0, encoding="utf-8")
+    said = 'print("no licence for proxies", flush=True)\n'
+    text = path.read_text(encoding="utf-8") + WRONG_BEHIND_A_PROXY % 0 + said
+    path.write_text(text, encoding="utf-8")
 
 
 def test_two_releases_at_once_end_in_one_order(application: Application) -> None:
