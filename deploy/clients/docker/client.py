@@ -358,7 +358,7 @@ class DockerEngine:
         with translate_errors(container.name):
             now = f"{time.time():.6f}"
             events = list(self._api.events(since="1", until=now, filters=wanted, decode=True))
-        return find_exit(events)
+        return find_exit(events) or container.last_exit
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         with translate_errors(container):

@@ -13,6 +13,7 @@ from deploy.records import Exit, Image
 
 OOM_KILLED = "OOMKilled"
 """Why a process ended that needed more memory than its limit, in the word of Kubernetes."""
+_KILLED = 137
 _MEMORY = 1 << 30
 _PIDS = 512
 
@@ -95,11 +96,14 @@ class Container:
 
     @property
     def last_exit(self) -> Exit | None:
-        """How its process ended; None if none has, or if another one runs."""
-        if self.running or self.ended is None:
-            return None
+        """How its last process ended, as far as its state shows that; None if it does not.
+
+        While another process runs, only the lack of memory is left in it.
+        """
         reason = OOM_KILLED if self.out_of_memory else ""
-        return Exit(code=self.exit_code, at=self.ended, reason=reason)
+        if self.running:
+            return Exit(code=_KILLED, reason=reason) if self.restarts and reason else None
+        return Exit(code=self.exit_code, at=self.ended, reason=reason) if self.ended else None
 
     @property
     def running(self) -> bool:

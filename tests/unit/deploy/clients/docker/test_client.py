@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from deploy.clients.docker.client import DockerEngine, find_exit
-from deploy.clients.docker.protocol import Engine, Spec
+from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import EngineFailed, EngineUnavailable
 from tests.contracts.engine import EngineContract, ImageOf
 from tests.fakes.engine import FakeEngine, Script
@@ -143,3 +143,31 @@ def test_the_last_exit_is_found_among_the_events_of_a_container() -> None:
     later = find_exit([event("oom"), event("die", 137), event("die", 3)])
     assert str(later) == "exit code 3"
     assert find_exit([event("oom")]) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "restarts", "out_of_memory", "expected"),
+    [
+        ("running", 0, False, None),
+        ("running", 2, False, None),
+        ("running", 2, True, "exit code 137 (OOMKilled)"),
+        ("exited", 0, False, "exit code 3"),
+        ("restarting", 2, True, "exit code 3 (OOMKilled)"),
+    ],
+)
+def test_the_state_of_a_container_shows_how_its_process_ended(
+    status: str, restarts: int, out_of_memory: bool, expected: str | None
+) -> None:
+    """The engine forgets the code when another process runs, but not the lack of memory."""
+    found = Container(
+        id="1",
+        name="local-1",
+        image="",
+        labels={},
+        status=status,
+        exit_code=3,
+        restarts=restarts,
+        out_of_memory=out_of_memory,
+        ended=datetime(2026, 1, 1, tzinfo=UTC),
+    ).last_exit
+    assert (found and str(found)) == expected
