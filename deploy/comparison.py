@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.errors import RegistryUnreachable, ReleaseError
+from deploy.errors import ReleaseError
 from deploy.image.repository import Repository
 from deploy.model.manifest import ExpectedResponse, ExpectedValue, ModelManifest
 from deploy.progress import format_size
@@ -104,14 +104,17 @@ def _read_side(rollout: Rollout, repository: Repository) -> _Side:
     """Return what the registry has of a release; what it has not is no error."""
     release = rollout.attempt.release
     number = rollout.attempt.id
-    try:
-        if not repository.is_up():
-            raise RegistryUnreachable("the registry does not run", on="", next="")
-        layers = repository.read_layers(release)
-        return _Side(rollout, layers, repository.read_model_manifest(release), ())
-    except ReleaseError as error:
-        what = f"layers, metrics and golden cases of release {number}: {error.what}"
-        return _Side(rollout, (), None, (what,))
+    why = "the registry does not run"
+    if repository.is_up():
+        try:
+            layers = repository.read_layers(release)
+            gone = f"size and layers of release {number}: its image is not in the registry"
+            manifest = repository.read_model_manifest(release)
+            return _Side(rollout, layers, manifest, () if layers else (gone,))
+        except ReleaseError as error:
+            why = error.what
+    what = f"layers, metrics and golden cases of release {number}"
+    return _Side(rollout, (), None, (f"{what}: {why}",))
 
 
 def _read_code(

@@ -213,7 +213,7 @@ def test_what_is_asked_at_night_takes_one_command_each(application: Application)
     application.top("coffee.jpg")
     written = application.ok("logs", "--since", "1h", "--json").out.splitlines()
     requests = [line["text"] for line in map(json.loads, written) if line["source"] == "proxy"]
-    assert any(re.search(r" POST /score 200, \d+ B in \d+ ms", line) for line in requests)
+    assert any(re.search(r" POST /score 200, \d+ bytes in \d+ ms", line) for line in requests)
     kept = application.ok("logs", "--release", str(undone["id"])).out
     assert re.search(rf" of {undone['id']}  .*  no licence for proxies$", kept, re.MULTILINE)
     compared = application.ok("diff", str(serving["id"]), str(undone["id"])).out

@@ -114,6 +114,20 @@ def test_a_registry_that_is_away_leaves_the_history_and_git(
     assert found.files == {"app/main.py": "M"}
 
 
+def test_an_image_that_the_registry_no_longer_has_is_not_known(
+    versioned: Application, tmp_path: Path
+) -> None:
+    """Its model may still be there."""
+    first, second = history(versioned)
+    del versioned.registry.manifests["classifier"][first.attempt.release.image.digest]
+    context = versioned.context()
+    repository = replace(context.repository, cache=Cache(tmp_path / "empty"))
+    found = compare(first, second, context.directory, context.settings, repository)
+    assert found.unknown == ("size and layers of release 1: its image is not in the registry",)
+    assert values(found)["image size"][0] == ""
+    assert values(found)["golden three"] == ("status 200", "/score 3.0 ± 0.1")
+
+
 def test_a_release_of_another_repository_is_not_asked_for(versioned: Application) -> None:
     """Its host must not get the login of this one."""
     first, second = history(versioned)
