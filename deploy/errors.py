@@ -32,7 +32,8 @@ Each leaf of this tree has an exit code.
     │   ├── RolloutLocked 63     another deployer holds the lock
     │   ├── ReleaseUnknown 64    the history has no such release, or none for a rollback
     │   ├── VerifyFailed 65      the serving release gives wrong responses, or none
-    │   └── CanaryAborted 66     the canary was worse than the serving release, or was aborted
+    │   ├── CanaryAborted 66     the canary was worse than the serving release, or was aborted
+    │   └── NotServing 67        fewer replicas serve than should, or no client reaches them
     ├── ClusterError
     │   ├── ClusterUnknown 80        no kubeconfig, or no such context in it
     │   ├── ClusterUnreachable 81    no response from the API server, after retries
@@ -225,9 +226,14 @@ class RolloutError(ReleaseError):
 
 
 class GoldenMiss(RolloutError):
-    """Wrong responses of the new release at the endpoint; the rollout was undone."""
+    """Wrong responses of the new release at the endpoint; the rollout was undone.
+
+    Attributes:
+        misses: how the responses differed from the expected ones, by golden case.
+    """
 
     exit_code = 60
+    misses: Mapping[str, str] = MappingProxyType({})
 
 
 class RolloutFailed(RolloutError):
@@ -264,6 +270,12 @@ class CanaryAborted(RolloutError):
     """A canary that was worse than the serving release, or that was aborted by a person."""
 
     exit_code = 66
+
+
+class NotServing(RolloutError):
+    """A release of which fewer replicas serve than should, or which no client reaches."""
+
+    exit_code = 67
 
 
 class ClusterError(ReleaseError):

@@ -10,9 +10,16 @@ No field is filled in later: a stage returns a new record, which has the records
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$", max_length=100)]
@@ -189,12 +196,57 @@ class Attempt(Record):
     run: str = ""
 
 
+class Exit(Record):
+    """The end of a process: its exit code, when it ended, and why if that is known.
+
+    The reason is a word of Kubernetes, such as `OOMKilled`; empty if there is no other than the
+    code.
+    """
+
+    code: int
+    at: datetime | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"exit code {self.code}{f' ({self.reason})' if self.reason else ''}"
+
+
+class LogLine(Record):
+    """A line that a replica or the proxy wrote: who, when, and what."""
+
+    source: str
+    at: datetime
+    text: str
+
+
+class Evidence(Record):
+    """What is kept of a failed attempt, in a form that can be shown.
+
+    Attributes:
+        misses: how the responses to golden cases differed from the expected ones, by case.
+        log: the last lines of its replicas.
+    """
+
+    misses: dict[str, str] = {}
+    log: tuple[LogLine, ...] = ()
+
+
 class Ending(Record):
-    """The end of an attempt, and the reason if it did not succeed."""
+    """The end of an attempt, and the reason if it did not succeed.
+
+    `evidence` is None after a success, and in records of versions that kept none.
+    """
 
     outcome: Literal["succeeded", "undone", "failed"]
     at: datetime
     why: str = ""
+    evidence: Evidence | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_missing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write a success as versions without evidence do, which can read it."""
+        fields: dict[str, Any] = serialize(self)
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 class Rollout(Record):

@@ -10,7 +10,10 @@ from typing import cast
 from deploy import pipeline, progress, promotion, stages
 from deploy.alternatives import suggest_model
 from deploy.cli import output, record_files, tables
+from deploy.cli.log_view import LogView
+from deploy.cli.values import read_duration, read_id
 from deploy.clients.stores.protocol import Store
+from deploy.comparison import compare
 from deploy.context import ReleaseContext
 from deploy.errors import InputMissing, ManifestInvalid, SettingsInvalid
 from deploy.machine import setup
@@ -22,13 +25,13 @@ from deploy.model.versions import find_latest_version, list_versions, read_model
 from deploy.nearest import suggest
 from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Release, Rollout
-from deploy.rollout.history import Only, current
+from deploy.rollout.history import Only, current, find_attempt
+from deploy.rollout.log_query import LogQuery, find_lines
+from deploy.rollout.status import advise, read_status, require_served
 
 log = logging.getLogger(__name__)
 
 _HALVES = ("model", "code")
-# Longer than any id, and short enough for every conversion.
-_MOST_DIGITS = 18
 
 
 def init(folder: Path) -> None:
@@ -215,20 +218,9 @@ def rollback(context: ReleaseContext, to: str, only: str, *, json: bool) -> None
             on="rollback",
             next=f"leave it out to take back both; {suggest(only, _HALVES)}",
         )
-    number = _read_id(to) if to else None
+    number = read_id(to, "--to") if to else None
     done = pipeline.rollback(context, number, cast("Only", only) or None)
     _print_release(done, json=json)
-
-
-def _read_id(text: str) -> int:
-    """Return the id of a release that a user has typed."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS and int(text)):
-        raise SettingsInvalid(
-            f"--to takes the id of a release, not {text!r}",
-            on="rollback",
-            next="`invoke history` shows the ids: 1, 2, and so on",
-        )
-    return int(text)
 
 
 def promote(context: ReleaseContext, source: ReleaseContext, *, json: bool) -> None:
@@ -292,10 +284,19 @@ def render(context: ReleaseContext, records: str) -> None:
     output.as_yaml(to_yaml(target.rendered(wanted, attempt)))
 
 
-def history(context: ReleaseContext, *, json: bool) -> None:
-    """Print all attempts, newest first."""
+def history(context: ReleaseContext, release: str, *, json: bool) -> None:
+    """Print all attempts, newest first; or one of them, with what is known of its failure.
+
+    Args:
+        context: the environment.
+        release: the id of the one attempt; empty for all.
+        json: print JSON.
+    """
+    number = read_id(release, "--release") if release else None
     found = context.inspect_target().history()
-    if json:
+    if number is not None:
+        _print_attempt(find_attempt(found, number), json=json)
+    elif json:
         output.as_json([tables.rollout(item) for item in reversed(found)])
     elif found:
         output.table(tables.history_rows(found), tables.HISTORY)
@@ -303,13 +304,70 @@ def history(context: ReleaseContext, *, json: bool) -> None:
         output.result("nothing was released here yet")
 
 
-def status(context: ReleaseContext, *, json: bool) -> None:
-    """Print what serves."""
-    found = tables.status(context.inspect_target())
+def _print_attempt(found: Rollout, *, json: bool) -> None:
     if json:
-        output.as_json(found)
+        output.as_json(tables.rollout(found))
     else:
-        output.result(tables.status_text(found, has_canaries=context.env.has_canaries))
+        output.result(tables.attempt_text(found))
+
+
+def status(context: ReleaseContext, *, check: bool, json: bool) -> None:
+    """Print what serves.
+
+    Args:
+        context: the environment.
+        check: whether it is an error if fewer replicas serve than should.
+        json: print JSON.
+    """
+    found = read_status(context.inspect_target())
+    advice = advise(found, has_canaries=context.env.has_canaries)
+    if json:
+        output.as_json(tables.status(found, advice))
+    else:
+        output.result(tables.status_text(found, context.clients.clock.utc(), advice))
+    if check:
+        require_served(found, advice)
+
+
+def logs(context: ReleaseContext, release: str, since: str, *, follow: bool, json: bool) -> None:
+    """Print what replicas and proxy wrote, in order of time; JSON is one object a line.
+
+    Args:
+        context: the environment.
+        release: the id of the only release whose replicas are of interest; empty for all.
+        since: how long ago the first line was written; empty for the last lines of each.
+        follow: whether to go on with what is written from then on.
+        json: print JSON.
+    """
+    clock = context.clients.clock
+    query = LogQuery(
+        release=read_id(release, "--release") if release else None,
+        since=clock.utc() - read_duration(since, "--since") if since else None,
+        follow=follow,
+    )
+    LogView(json=json).show(find_lines(context.inspect_target(), query, clock))
+
+
+def diff(context: ReleaseContext, first: str, second: str, *, json: bool) -> None:
+    """Print two releases of the history side by side.
+
+    Args:
+        context: the environment.
+        first: the id of one release, as a rule the older one.
+        second: the id of the other one.
+        json: print JSON.
+    """
+    numbers = (read_id(first, "--first"), read_id(second, "--second"))
+    history = context.inspect_target().history()
+    one, other = (find_attempt(history, number) for number in numbers)
+    found = compare(one, other, context.directory, context.settings, context.repository)
+    if json:
+        output.as_json(tables.comparison(one, other, found))
+        return
+    output.table(tables.comparison_rows(found), ("", *map(str, numbers)))
+    more = tables.comparison_text(*numbers, found)
+    if more:
+        output.result(more)
 
 
 def _read_release(context: ReleaseContext, records: Path) -> Release:

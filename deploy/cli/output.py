@@ -159,6 +159,17 @@ def as_json(value: Any) -> None:  # noqa: ANN401 - JSON holds anything
     _print(escape_json(json.dumps(value, indent=2, ensure_ascii=False)), sys.stdout)
 
 
+def as_json_line(value: Any) -> None:  # noqa: ANN401 - JSON holds anything
+    """Print one of many results for scripts: a JSON document on one line."""
+    _print(escape_json(json.dumps(value, ensure_ascii=False)), sys.stdout)
+
+
+def log_line(source: str, colour: str, text: str) -> None:
+    """Print a line of a log after the name of its source, in colour on a terminal."""
+    prefix = paint(escape_line(source), colour, stream=sys.stdout)
+    _print(f"{prefix}  {escape_line(text)}", sys.stdout)
+
+
 def as_yaml(document: str) -> None:
     """Print a YAML document for scripts, unchanged: a space more would change its values."""
     _print(document, sys.stdout)

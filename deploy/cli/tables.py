@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from deploy import progress
+from deploy.comparison import Comparison
 from deploy.machine.doctor import Check
 from deploy.model.versions import BrokenVersion
 from deploy.pipeline import ReleaseResult
 from deploy.plan import Step
-from deploy.progress import format_size
-from deploy.records import Commit, Model, Release, Rollout, Verdict, short_digest
+from deploy.records import (
+    Commit,
+    Evidence,
+    LogLine,
+    Model,
+    Release,
+    Rollout,
+    Verdict,
+    short_digest,
+)
 from deploy.rollout.history import current
-from deploy.rollout.target import Target
+from deploy.rollout.status import Status
+from deploy.rollout.target import Replica
 
 CHECKS = ("part", "", "")
 HISTORY = ("id", "when", "who", "trigger", "commit", "model", "digest", "outcome")
 MODELS = ("model", "version", "", "digest")
+_MOST_LETTERS = 60
 STEPS = ("stage", "", "why", "moves")
 
 
@@ -86,7 +99,27 @@ def rollout(value: Rollout) -> dict[str, Any]:
         "run": attempt.run,
         "outcome": value.outcome,
         "why": ending.why if ending else "",
+        **evidence((ending and ending.evidence) or Evidence()),
     }
+
+
+def evidence(value: Evidence) -> dict[str, Any]:
+    """Return the golden cases that a failed attempt missed, and the last lines of its replicas."""
+    return {"misses": value.misses, "log": [log_line(line) for line in value.log]}
+
+
+def log_line(value: LogLine) -> dict[str, Any]:
+    """Return a line of a log; its time is UTC."""
+    return {
+        "at": value.at.astimezone(UTC).isoformat(),
+        "source": value.source,
+        "text": value.text,
+    }
+
+
+def log_text(value: LogLine) -> str:
+    """Return when a line was written, and the line."""
+    return f"{format_time(value.at)}  {value.text}"
 
 
 def verdict(value: Verdict) -> dict[str, Any]:
@@ -109,74 +142,89 @@ def prediction(value: Verdict) -> str:
     return f"{value.url}  {first.name} → {first.answer} ({first.milliseconds:.0f} ms)"
 
 
-def status(target: Target) -> dict[str, Any]:
-    """Return what should serve, and what does."""
-    history = target.history()
-    now = current(history)
-    last = history[-1] if history else None
-    healthy = now is not None and target.serves(now.attempt.release)
+def status(found: Status, advice: str) -> dict[str, Any]:
+    """Return what should serve, what does, and what to do next.
+
+    It is the same as long as nothing happens: a replica has the time of its start, and no age.
+
+    Args:
+        found: the status.
+        advice: what to do next; empty for nothing.
+    """
     return {
-        "environment": target.environment,
-        "url": target.url,
-        "serving": rollout(now) if now else None,
-        "last": rollout(last) if last else None,
-        "healthy": healthy,
-        "problem": target.find_endpoint_problem() if now and not healthy else "",
-        "replicas": [replica.model_dump() for replica in target.replicas()],
+        "environment": found.environment,
+        "url": found.url,
+        "serving": rollout(found.serving) if found.serving else None,
+        "last": rollout(found.last) if found.last else None,
+        "healthy": found.healthy,
+        "served": found.is_served,
+        "problem": found.problem,
+        "count": found.count,
+        "wanted": found.wanted,
+        "replicas": [item.model_dump(mode="json") for item in found.replicas],
+        "next": advice,
     }
 
 
-def status_text(found: dict[str, Any], *, has_canaries: bool) -> str:
+def status_text(found: Status, now: datetime, advice: str) -> str:
     """Return the status as lines for people.
 
     Args:
-        found: the status as JSON.
-        has_canaries: whether the environment tries releases as canaries.
+        found: the status.
+        now: the time of it.
+        advice: what to do next; empty for nothing.
     """
-    now = found["serving"]
-    if now is None:
-        return f"{found['environment']}: nothing was released here yet"
-    at = format_time(datetime.fromisoformat(now["at"]))
+    serving = found.serving
+    if serving is None:
+        return f"{found.environment}: nothing was released here yet"
+    word = "serving" if found.healthy else "unhealthy"
+    count = progress.format_count(found.wanted, "replica")
+    attempt = serving.attempt
+    by = f"{attempt.by} at {format_time(attempt.at)}"
     return "\n".join(
         (
-            f"{found['url']}  {'serving' if found['healthy'] else 'unhealthy'}",
-            f"release {now['id']} by {now['by']} at {at}: {_describe(now)}",
-            *([found["problem"]] if found["problem"] else []),
-            *map(_replica_line, found["replicas"]),
-            *_last_attempt_lines(found, has_canaries=has_canaries),
+            f"{found.url}  {word}, {found.count} of {count}",
+            f"release {attempt.id} by {by}: {_describe(rollout(serving))}",
+            *([found.problem] if found.problem else []),
+            *(_replica_line(item, now) for item in found.replicas),
+            *_last_attempt_lines(found),
+            *([f"next: {advice}"] if advice else []),
         )
     )
 
 
-def _replica_line(replica: dict[str, Any]) -> str:
-    return f"  {replica['name']}  {replica['state']}  {short_digest(replica['image'])}"
+def _replica_line(value: Replica, now: datetime) -> str:
+    facts = [
+        f"up {format_age(now - value.started)}" if value.started else "",
+        progress.format_count(value.restarts, "restart") if value.restarts else "",
+        f"last {value.last_exit}" if value.last_exit else "",
+    ]
+    known = ", ".join(filter(None, facts))
+    line = f"  {value.name}  {value.state}  {short_digest(value.image)}"
+    return f"{line}  {known}" if known else line
 
 
-def _last_attempt_lines(found: dict[str, Any], *, has_canaries: bool) -> list[str]:
-    """Return the result of the last attempt, if its release does not serve, and a next step."""
-    now = found["serving"]
-    last = found["last"]
-    images = {replica["image"] for replica in found["replicas"] if replica["state"] == "serving"}
-    lines = []
-    if last["outcome"] == "unfinished" and len(images) > 1:
-        step = (
-            "`invoke promote-canary` or `invoke abort` ends a canary"
-            if has_canaries
-            else "wait; if its deployer is gone, `invoke release` goes on"
-        )
-        lines += [
-            f"release {last['id']} by {last['by']} is in progress: {_describe(last)}",
-            f"next: {step}",
+def _last_attempt_lines(found: Status) -> list[str]:
+    """Return the result of the last attempt, if its release does not serve."""
+    now = found.serving
+    last = found.last
+    if not now or not last or last.attempt.id == now.attempt.id:
+        return []
+    number = last.attempt.id
+    if last.ending is None and not found.healthy:
+        return [
+            f"release {number} by {last.attempt.by} is in progress: {_describe(rollout(last))}",
         ]
-    elif last["id"] != now["id"]:
-        why = last["why"] or "its deployer recorded no end"
-        lines.append(f"the last attempt, {last['id']}, was {last['outcome']}: {why}")
-    if not found["healthy"] and len(images) < 2:
-        lines.append(
-            f"next: `invoke rollback --to {now['id']}` restores this release, "
-            "`invoke release` brings the newest"
-        )
-    return lines
+    why = (last.ending and last.ending.why) or "its deployer recorded no end"
+    return [
+        f"the last attempt, {number}, was {last.outcome}: {why}",
+        *([f"`invoke history --release {number}` shows more"] if _has_evidence(last) else []),
+    ]
+
+
+def _has_evidence(value: Rollout) -> bool:
+    found = value.ending and value.ending.evidence
+    return bool(found and (found.misses or found.log))
 
 
 def _describe(value: dict[str, Any]) -> str:
@@ -188,6 +236,15 @@ def _describe(value: dict[str, Any]) -> str:
 def format_time(at: datetime) -> str:
     """Return a time in the time zone of this machine."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def format_age(age: timedelta) -> str:
+    """Return a duration in its largest unit: `45 s`, `12 min`, `3 h`, `5 d`."""
+    seconds = max(0, int(age.total_seconds()))
+    for unit, size, limit in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 86_400)):
+        if seconds < limit:
+            return f"{seconds // size} {unit}"
+    return f"{seconds // 86_400} d"
 
 
 def format_commit(commit: str) -> str:
@@ -222,6 +279,70 @@ def history_rows(history: tuple[Rollout, ...]) -> list[list[str]]:
     return rows
 
 
+def attempt_text(value: Rollout) -> str:
+    """Return an attempt and how it ended as lines for people, with the evidence of a failure."""
+    found = rollout(value)
+    ending = value.ending
+    at = format_time(value.attempt.at)
+    ended = f" at {format_time(ending.at)}" if ending else ""
+    why = f": {found['why']}" if found["why"] else ""
+    lines = [
+        f"{found['trigger']} {found['id']} by {found['by']} at {at}: {_describe(found)}",
+        f"{value.outcome}{ended}{why}",
+    ]
+    if found["run"]:
+        lines.append(f"run {found['run']}")
+    return "\n".join((*lines, *_evidence_lines((ending and ending.evidence) or Evidence())))
+
+
+def _evidence_lines(value: Evidence) -> list[str]:
+    lines = []
+    if value.misses:
+        lines += ["golden cases that it missed:"]
+        lines += [f"  {name}: {problem}" for name, problem in value.misses.items()]
+    if value.log:
+        lines += ["the last lines of its replicas:"]
+        lines += [f"  {line.source}  {log_text(line)}" for line in value.log]
+    return lines
+
+
+def comparison(first: Rollout, second: Rollout, value: Comparison) -> dict[str, Any]:
+    """Return two attempts and all that is known of the differences between their releases."""
+    return {"first": rollout(first), "second": rollout(second), **value.model_dump(mode="json")}
+
+
+def comparison_rows(value: Comparison) -> list[list[str]]:
+    """Return a row for each thing that two releases have; `=` for one that is the same."""
+    return [
+        [item.what, _shorten(item.first), "=" if item.is_same else _shorten(item.second)]
+        for item in value.values
+    ]
+
+
+def comparison_text(first: int, second: int, value: Comparison) -> str:
+    """Return commits, files, and what is not known, as lines for people.
+
+    Args:
+        first: the id of one release.
+        second: the id of the other one.
+        value: what is known of the two.
+    """
+    files = [f"{letter} {path}" for path, letter in sorted(value.files.items())]
+    sections = (
+        (f"commits that came with {second}:", value.added),
+        (f"commits that only {first} has:", value.removed),
+        ("files of the application:", files),
+        ("not known:", value.unknown),
+    )
+    filled = ((title, *(f"  {line}" for line in lines)) for title, lines in sections if lines)
+    return "\n".join(itertools.chain.from_iterable(filled))
+
+
+def _shorten(text: str) -> str:
+    digest = short_digest(text) if text.startswith("sha256:") else text
+    return digest if len(digest) <= _MOST_LETTERS else f"{digest[:_MOST_LETTERS]}..."
+
+
 def step_rows(steps: tuple[Step, ...]) -> list[list[str]]:
     """Return a row for each stage of a plan."""
     return [
@@ -229,7 +350,7 @@ def step_rows(steps: tuple[Step, ...]) -> list[list[str]]:
             step.stage,
             "run" if step.runs else "skip",
             step.why,
-            format_size(step.moves) if step.moves else "",
+            progress.format_size(step.moves) if step.moves else "",
         ]
         for step in steps
     ]

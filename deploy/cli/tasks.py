@@ -271,22 +271,74 @@ def render(_: Context, env: str = "", records: str = "") -> None:
     commands.render(_context(env), records)
 
 
-@task(help={"env": ENV, "json": JSON})
+@task(
+    help={
+        "env": ENV,
+        "release": "id of one attempt, to see why it failed",
+        "json": JSON,
+    }
+)
 @output.task_body
-def history(_: Context, env: str = "", json: bool = False) -> None:
+def history(_: Context, env: str = "", release: str = "", json: bool = False) -> None:
     """List all attempts: who, when, commit, model, digest, outcome."""
     from deploy.cli import commands
 
-    commands.history(_context(env), json=json)
+    commands.history(_context(env), release, json=json)
 
 
-@task(help={"env": ENV, "json": JSON})
+@task(
+    help={
+        "env": ENV,
+        "check": "end with an error if fewer replicas serve than should, for a monitor",
+        "json": JSON,
+    }
+)
 @output.task_body
-def status(_: Context, env: str = "", json: bool = False) -> None:
+def status(_: Context, env: str = "", check: bool = False, json: bool = False) -> None:
     """Print what serves now, and the states of its replicas."""
     from deploy.cli import commands
 
-    commands.status(_context(env), json=json)
+    commands.status(_context(env), check=check, json=json)
+
+
+@task(
+    help={
+        "first": "id of a release in `history`",
+        "second": "id of another one",
+        "env": ENV,
+        "json": JSON,
+    }
+)
+@output.task_body
+def diff(_: Context, first: str, second: str, env: str = "", json: bool = False) -> None:
+    """Print two releases side by side: commits, packages, model, metrics, golden cases, digests."""
+    from deploy.cli import commands
+
+    commands.diff(_context(env), first, second, json=json)
+
+
+@task(
+    help={
+        "env": ENV,
+        "release": "id of the only release in `history` whose replicas are of interest",
+        "since": "how long ago: 30s, 10m, 2h, 1d; without it, the last 100 lines of each log",
+        "follow": "go on with what is written from now on, until Ctrl-C",
+        "json": "print JSON, one object a line",
+    }
+)
+@output.task_body
+def logs(
+    _: Context,
+    env: str = "",
+    release: str = "",
+    since: str = "",
+    follow: bool = False,
+    json: bool = False,
+) -> None:
+    """Print what replicas and proxy wrote, in order of time."""
+    from deploy.cli import commands
+
+    commands.logs(_context(env), release, since, follow=follow, json=json)
 
 
 namespace = Collection(
@@ -307,6 +359,8 @@ namespace = Collection(
     rollback,
     history,
     status,
+    logs,
+    diff,
     render,
 )
 namespace.add_collection(Collection("model", publish, list_, show))

@@ -57,6 +57,49 @@ def last_revision(directory: Path, pathspecs: Sequence[str]) -> str:
     return _run(directory, "log", "-1", format_, "--", *pathspecs, failure_ok=True) or ""
 
 
+def list_commits(
+    directory: Path, older: str, newer: str, pathspecs: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the commits that lead to one commit and not to another, newest first.
+
+    Each has its short name and its subject. Both commits are object names, so none is an option.
+
+    Args:
+        directory: A directory of the repository.
+        older: A commit.
+        newer: Another commit.
+        pathspecs: Git's patterns of the files that matter, relative to the directory.
+
+    Raises:
+        SourceUnreadable: Git cannot read the repository.
+    """
+    commits = f"{older}..{newer}"
+    output = _run(directory, "log", "--format=%h %s", commits, "--", *pathspecs)
+    return tuple((output or "").splitlines())
+
+
+def list_changes(
+    directory: Path, older: str, newer: str, pathspecs: Sequence[str]
+) -> dict[str, str]:
+    """Return how files differ between two commits, as a letter by path: A, D, M or T.
+
+    The paths are relative to the directory. The arguments are those of `list_commits`.
+    """
+    options = ("--name-status", "--no-renames", "--relative", "-z")
+    output = _read(directory, "diff", *options, older, newer, "--", *pathspecs) or b""
+    fields = os.fsdecode(output).split("\0")
+    return dict(zip(fields[1::2], fields[::2], strict=False))
+
+
+def read_file(directory: Path, commit: str, path: str) -> bytes | None:
+    """Return the bytes of a file in a commit; None if the commit does not have it.
+
+    Raises:
+        SourceUnreadable: The repository belongs to another user, and git does not trust it.
+    """
+    return _read(directory, "cat-file", "blob", f"{commit}:./{path}", failure_ok=True)
+
+
 class TreeEntry(NamedTuple):
     """A file, link or submodule of a commit: its mode in octal digits, and its object's name."""
 

@@ -12,6 +12,7 @@ from deploy.image.join import describe_layer
 from deploy.image.manifest import MAX_JSON, ImageManifest, parse_image_manifest
 from deploy.model import golden_cases
 from deploy.model.layer_check import check_layer, is_checked, remember_checked
+from deploy.model.manifest import ModelManifest
 from deploy.records import AppImage, Descriptor, ModelLayer
 
 
@@ -104,6 +105,14 @@ def read_golden_set(
     """Return a model's golden cases, read from the start of its layer in the cache or registry."""
     with _open_layer(model, repository, registry, cache) as stream:
         return golden_cases.read_golden_set(model.model, stream)
+
+
+def read_model_manifest(
+    model: ModelLayer, repository: str, registry: Registry, cache: Cache
+) -> ModelManifest:
+    """Return a model's manifest, read from the start of its layer in the cache or registry."""
+    with _open_layer(model, repository, registry, cache) as stream:
+        return golden_cases.read_layer_manifest(model.model, stream)
 
 
 def _open_layer(model: ModelLayer, repository: str, registry: Registry, cache: Cache) -> IO[bytes]:

@@ -12,11 +12,12 @@ from deploy.errors import ReleaseUnknown
 from deploy.image import tags
 from deploy.image.build import find_built_app, remember_app
 from deploy.image.manifest import parse_image_manifest, parse_platform
-from deploy.image.pull import fetch_checked_layer, read_golden_set
+from deploy.image.pull import fetch_checked_layer, read_golden_set, read_model_manifest
 from deploy.model.fetch import find_cached_layer, remember_layer
 from deploy.model.golden_cases import GoldenSet
+from deploy.model.manifest import ModelManifest
 from deploy.platforms import is_platform
-from deploy.records import AppImage, Image, Model, ModelLayer, Release
+from deploy.records import AppImage, Descriptor, Image, Model, ModelLayer, Release
 from deploy.source.inputs import Inputs
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,25 @@ class Repository:
             wanted,
         )
         return False
+
+    def read_layers(self, release: Release) -> tuple[Descriptor, ...]:
+        """Return the layers of a release of this repository; none if the registry has none.
+
+        Raises:
+            ReleaseUnknown: the release is in another repository.
+        """
+        self.require_own(release)
+        return tags.read_layers(release, self.registry, self.cache)
+
+    def read_model_manifest(self, release: Release) -> ModelManifest:
+        """Return the manifest of a release's model.
+
+        Raises:
+            ReleaseUnknown: the release is in another repository.
+        """
+        self.require_own(release)
+        layer = release.image.layer
+        return read_model_manifest(layer, self.path, self.registry, self.cache)
 
     def read_golden_set(self, joined: Image) -> GoldenSet:
         """Return the golden cases of an image's model."""

@@ -102,6 +102,12 @@ def has_release(release: Release, registry: Registry) -> bool:
     return registry.get_manifest(repository_path(release), release.image.digest) is not None
 
 
+def read_layers(release: Release, registry: Registry, cache: Cache) -> tuple[Descriptor, ...]:
+    """Return the layers of a release's image, the lowest first; none if the registry has none."""
+    manifest = _read_manifest(release, registry, cache)
+    return parse_image_manifest(manifest).layers if manifest else ()
+
+
 def pull_size(release: Release, registry: Registry, cache: Cache) -> int:
     """Return how many bytes of a release a node pulls at most.
 
@@ -109,8 +115,7 @@ def pull_size(release: Release, registry: Registry, cache: Cache) -> int:
     """
     digest = release.image.digest
     try:
-        manifest = _read_manifest(release, registry, cache)
-        layers = parse_image_manifest(manifest).layers if manifest else ()
+        layers = read_layers(release, registry, cache)
     except RegistryError as error:
         # An undo must not need the registry: the nodes may still have the image.
         log.info("the size of %s is taken to be its model's: %s", short_digest(digest), error.what)

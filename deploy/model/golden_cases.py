@@ -67,11 +67,27 @@ def read_golden_set(model: Model, stream: IO[bytes]) -> GoldenSet:
     try:
         return _read_golden_set(model, layer.read_layer(stream))
     except (tarfile.TarError, StopIteration) as error:
-        raise ManifestInvalid(
-            "the layer ends before its golden cases, or is damaged",
-            on=str(model),
-            next="fetch the model again from its store",
-        ) from error
+        raise _damaged_layer_error(model) from error
+
+
+def read_layer_manifest(model: Model, stream: IO[bytes]) -> ModelManifest:
+    """Read the manifest of a model from the start of its layer.
+
+    Raises:
+        ManifestInvalid: the layer does not start with the model manifest of that model.
+    """
+    try:
+        return _read_manifest(model, *next(layer.read_layer(stream)))
+    except (tarfile.TarError, StopIteration) as error:
+        raise _damaged_layer_error(model) from error
+
+
+def _damaged_layer_error(model: Model) -> ManifestInvalid:
+    return ManifestInvalid(
+        "the layer ends before its golden cases, or is damaged",
+        on=str(model),
+        next="fetch the model again from its store",
+    )
 
 
 def _read_golden_set(model: Model, files: Iterator[tuple[PurePosixPath, IO[bytes]]]) -> GoldenSet:

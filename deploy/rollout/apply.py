@@ -23,7 +23,8 @@ from deploy.errors import (
     VerifyFailed,
 )
 from deploy.model import golden_cases
-from deploy.records import Attempt, Ending, Release, Rollout, Trigger, Verdict
+from deploy.records import Attempt, Ending, Evidence, Release, Rollout, Trigger, Verdict
+from deploy.rollout.evidence import find_evidence
 from deploy.rollout.history import current, is_settled
 from deploy.rollout.target import CanaryTarget, Prove, ReplicaState, Target
 
@@ -126,7 +127,8 @@ def abort(target: Target, by: str, clock: Now = now) -> Rollout:
                 "no rollout is under way", on="history", next="`invoke status` shows what serves"
             )
         attempt = history[-1].attempt
-        ending = _undo(f"aborted by {by}", target, current(history), clock)
+        evidence = find_evidence(None, attempt, target)
+        ending = _undo(f"aborted by {by}", evidence, target, current(history), clock)
         target.end(attempt, ending)
         return Rollout(attempt=attempt, ending=ending)
 
@@ -232,11 +234,14 @@ def _undo_on_failure(
         raise
     except BaseException as error:
         with interrupts.defer_signals("restoring the previous release"):
-            target.end(attempt, _undo(_reason(error), target, previous, clock))
+            evidence = find_evidence(error, attempt, target)
+            target.end(attempt, _undo(_reason(error), evidence, target, previous, clock))
         raise
 
 
-def _undo(why: str, target: Target, previous: Rollout | None, clock: Now) -> Ending:
+def _undo(
+    why: str, evidence: Evidence, target: Target, previous: Rollout | None, clock: Now
+) -> Ending:
     """Restore the previous release, or leave nothing where nothing served before."""
     if previous:
         log.warning("%s: restoring release %d", why, previous.attempt.id)
@@ -255,7 +260,8 @@ def _undo(why: str, target: Target, previous: Rollout | None, clock: Now) -> End
             next=f"{failure.next}; the next run continues from there",
             detail=failure.detail,
         ) from failure
-    return Ending(outcome="undone" if previous else "failed", at=clock(), why=why)
+    outcome = "undone" if previous else "failed"
+    return Ending(outcome=outcome, at=clock(), why=why, evidence=evidence)
 
 
 def _reason(error: BaseException) -> str:
@@ -283,12 +289,14 @@ def _prover(release: Release, golden_set: golden_cases.GoldenSet, play: golden_c
     def prove(endpoint: Endpoint) -> None:
         verdict = play(golden_set, endpoint)
         if not verdict.passed:
-            raise GoldenMiss(
+            error = GoldenMiss(
                 f"the release missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
                 on=f"{endpoint.url}, {release.image.app.commit} with {release.image.layer.model}",
                 next="the previous release serves again; fix the code or the model",
                 detail=_list_misses(verdict),
             )
+            error.misses = {case.name: case.problem for case in verdict.misses}
+            raise error
         answers = "; ".join(f"{case.name} → {case.answer}" for case in verdict.cases)
         log.info("proven at %s: %s", endpoint.url, answers)
 

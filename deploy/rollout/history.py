@@ -20,6 +20,22 @@ def is_settled(history: tuple[Rollout, ...]) -> bool:
     return not history or history[-1].ending is not None
 
 
+def find_attempt(history: tuple[Rollout, ...], number: int) -> Rollout:
+    """Return an attempt by its id, however it ended.
+
+    Raises:
+        ReleaseUnknown: there is none.
+    """
+    found = next((rollout for rollout in history if rollout.attempt.id == number), None)
+    if found is None:
+        raise ReleaseUnknown(
+            f"the history has no release {number}",
+            on="history",
+            next="`invoke history` shows the releases that it has",
+        )
+    return found
+
+
 def choose_rollback(history: tuple[Rollout, ...], number: int | None, only: Only | None) -> Rollout:
     """Return the attempt to whose release a rollback returns.
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
 
 from deploy.clients.http import Endpoint
 from deploy.errors import RolloutFailed, format_log_tail
-from deploy.records import Attempt, Ending, Record, Release, Rollout
+from deploy.records import Attempt, Ending, Exit, Record, Release, Rollout
 
 Prove = Callable[[Endpoint], None]
 CanaryVerb = Literal["promote", "abort"]
@@ -37,11 +38,23 @@ class ReplicaState(StrEnum):
 
 
 class Replica(Record):
-    """One copy of the application: its name, the digest of its image, and its state."""
+    """One copy of the application.
+
+    Attributes:
+        name: its name.
+        image: the digest of its image.
+        state: what it does for clients now.
+        restarts: how often its process was started again after it had ended.
+        started: when the process that runs now was started; None if none runs.
+        last_exit: how its last process ended; None if none has, or it is not known.
+    """
 
     name: str
     image: str
     state: ReplicaState
+    restarts: int = 0
+    started: datetime | None = None
+    last_exit: Exit | None = None
 
 
 class Target(Protocol):
@@ -61,8 +74,8 @@ class Target(Protocol):
     without a release if nothing served before; then `end`. `restore` and `settle` are also called
     before 1, to undo an attempt that another deployer did not finish.
 
-    `history`, `replicas`, `serves`, `find_endpoint_problem`, `url` and `endpoint` change nothing.
-    They are called at any time, with or without the lock.
+    `history`, `replicas`, `replica_count`, `serves`, `find_endpoint_problem`, `url` and `endpoint`
+    change nothing. They are called at any time, with or without the lock.
     """
 
     environment: str
@@ -98,6 +111,9 @@ class Target(Protocol):
 
     def replicas(self) -> tuple[Replica, ...]:
         """Return the replicas that exist now."""
+
+    def replica_count(self) -> int:
+        """Return how many replicas are to serve."""
 
     def serves(self, release: Release) -> bool:
         """Return whether all replicas of that release serve, as the settings say, and no others."""

@@ -92,7 +92,7 @@ def read_inputs(directory: Path, settings: Settings, platform: str) -> Inputs:
         SourceUnreadable: A pattern matches nothing, a file cannot be read or lies outside of the
             directory, or git fails.
     """
-    selection = _read_selection(directory, settings)
+    selection = read_selection(directory, settings)
     files = read_states(directory, selection)
     return Inputs(
         directory=directory,
@@ -104,7 +104,7 @@ def read_inputs(directory: Path, settings: Settings, platform: str) -> Inputs:
     )
 
 
-def _read_selection(directory: Path, settings: Settings) -> Selection:
+def read_selection(directory: Path, settings: Settings) -> Selection:
     """Return which files of an application's folder go into its image.
 
     Raises:

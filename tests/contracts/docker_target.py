@@ -322,6 +322,9 @@ class DockerTargetContract(StandbyTargetContract):
             ),
             "it was started again",
         )
+        (again,) = (replica for replica in target.replicas() if replica.restarts)
+        assert again.started
+        assert again.last_exit
         # Its health check passes now, as it does between two crashes of many.
         assert ReplicaState.STARTING in {replica.state for replica in target.replicas()}
         assert not target.serves(a)

@@ -6,6 +6,7 @@ import io
 import tarfile
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -318,6 +319,42 @@ class EngineContract:
         ):
             with pytest.raises(EngineFailed):
                 act()
+
+    def test_the_last_exit_of_a_process_is_known_after_its_restart(
+        self,
+        engine: Engine,
+        start_handler: Callable[..., str],
+        state_of: Callable[[str], Container],
+    ) -> None:
+        """And while none runs; a process that was never ended has none."""
+        made = start_handler("SIGUSR1", 9, restart=True)
+        assert engine.find_last_exit(state_of(made)) is None
+        engine.signal(made, "SIGUSR1")
+        wait_until(lambda: engine.logs(made, 10).count(UP) == 2, "it is started again")
+        again = engine.find_last_exit(state_of(made))
+        engine.disable_restart(made)
+        engine.stop(made, 0)
+        stopped = engine.find_last_exit(state_of(made))
+        assert again
+        assert stopped
+        assert (again.code, again.reason, stopped.code) == (9, "", 137)
+        assert again.at
+        assert stopped.at
+        assert again.at <= stopped.at
+
+    def test_a_log_has_the_times_of_its_lines(
+        self, engine: Engine, start_handler: Callable[..., str], prefix: str
+    ) -> None:
+        """Those from a time on, or some at the end, can be read; a missing container has none."""
+        made = start_handler("SIGTERM", 0)
+        wait_until(lambda: bool(list(engine.read_log(made))), "it has written")
+        lines = list(engine.read_log(made))
+        at = lines[0][0]
+        assert [text for _, text in lines] == [UP]
+        assert list(engine.read_log(made, since=at)) == lines
+        assert list(engine.read_log(made, since=at + timedelta(hours=1))) == []
+        assert list(engine.read_log(made, lines=1)) == lines
+        assert list(engine.read_log(f"{prefix}-never")) == []
 
     # --- names, labels, images
 

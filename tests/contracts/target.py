@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import pytest
@@ -11,11 +11,13 @@ from deploy.ci.run import current_user
 from deploy.clients.http import Endpoint
 from deploy.errors import RolloutFailed, RolloutLocked
 from deploy.records import Ending, Release
+from deploy.rollout.logs import LogSource, LogTarget, Window, read_last_lines
 from deploy.rollout.target import ReplicaState, Target
 from tests.fakes.engine import Script
 from tests.fakes.releases import attempt
 
 CRASHING = Script(exits=3, says="loading the model\nout of memory")
+TALKING = Script(says="loading the model\nlistening")
 NEVER_READY = Script(ready_after=None, says="waiting for a file that is not there")
 
 
@@ -223,6 +225,7 @@ class TargetContract(Places):
         """Until then, the release does not serve as the settings say."""
         place.target(replicas=2).serve(a, trust)
         changed = place.target(replicas=count)
+        assert changed.replica_count() == count
         assert not changed.serves(a)
         changed.serve(a, trust)
         changed.settle(a)
@@ -276,6 +279,47 @@ class TargetContract(Places):
             pass
 
 
+class LogTargetContract(Places):
+    """The rules of a target whose logs can be read."""
+
+    def sources(self, place: Place, release: Release) -> list[LogSource]:
+        """Return the logs of the replicas of a release, as another process finds them."""
+        target = place.target()
+        assert isinstance(target, LogTarget)
+        digest = release.image.digest
+        return [source for source in target.log_sources() if source.image == digest]
+
+    def test_the_logs_of_all_replicas_are_read_during_a_rollout(self, place: Place) -> None:
+        """Each has a name and the times of its lines; the lock of a deployer does not matter."""
+        target = place.target()
+        target.serve(talking := place.release("talking", TALKING), trust)
+        with target.lock():
+            found = self.sources(place, talking)
+            logs = {source.name: list(source.read(Window())) for source in found}
+            last = [list(source.read(Window(lines=1))) for source in found]
+            later = datetime.now(UTC) + timedelta(days=1)
+            none = [list(source.read(Window(since=later))) for source in found]
+        assert len(logs) == 2
+        for lines in logs.values():
+            assert [text for _, text in lines][:2] == ["loading the model", "listening"]
+            assert [at for at, _ in lines] == sorted(at for at, _ in lines)
+        assert [len(lines) for lines in last] == [1, 1]
+        assert none == [[], []]
+
+    def test_the_last_lines_of_a_release_that_does_not_start_are_read_until_it_is_removed(
+        self, place: Place
+    ) -> None:
+        """So the history can keep them."""
+        target = place.target()
+        broken = place.release("broken", CRASHING)
+        with pytest.raises(RolloutFailed):
+            target.serve(broken, trust)
+        lines = read_last_lines(place.target(), broken.image.digest)
+        assert "out of memory" in {line.text for line in lines}
+        target.settle()
+        assert target.replicas() == ()
+
+
 class StandbyContract(Places):
     """The rules of a target that keeps the previous replicas until a rollout is settled."""
 
@@ -308,5 +352,5 @@ class StandbyContract(Places):
         assert place.answers() == {"a"}
 
 
-class StandbyTargetContract(TargetContract, StandbyContract):
-    """All rules of a target that keeps the previous replicas."""
+class StandbyTargetContract(TargetContract, StandbyContract, LogTargetContract):
+    """All rules of a target that keeps the previous replicas, and whose logs can be read."""

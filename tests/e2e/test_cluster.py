@@ -172,8 +172,17 @@ def test_a_release_that_fails_on_the_cluster_is_undone(
     after = served.ok("status", "--env", "staging", "--json", **settings).json
     assert after["serving"] == before
     assert after["healthy"] is True
-    assert after["last"]["outcome"] == "undone"
+    last = after["last"]
+    assert last["outcome"] == "undone"
+    assert code == NEVER_READY or says in json.dumps([last["misses"], last["log"]])
     assert not load.failures, load.failures[:5]
+
+
+def test_the_last_words_of_releases_that_failed_are_among_the_logs(served: Application) -> None:
+    """Their pods are gone; those that serve are enough for a monitor."""
+    served.ok("status", "--env", "staging", "--check")
+    written = served.ok("logs", "--env", "staging", "--since", "1h", "--json").out.splitlines()
+    assert any("no licence for clusters" in json.loads(line)["text"] for line in written)
 
 
 def test_an_image_that_does_not_exist_is_undone(served: Application, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import subprocess
 import time
 import urllib.error
@@ -198,14 +200,46 @@ def test_a_release_with_wrong_answers_behind_the_proxy_is_undone(
     assert status["healthy"] is True
     assert status["serving"]["id"] == before["id"]
     assert status["last"]["outcome"] == "undone"
+    assert "expected status 200, got 418" in " ".join(status["last"]["misses"].values())
+    assert "no licence for proxies" in {line["text"] for line in status["last"]["log"]}
     assert application.top("chelsea.jpg") == EGYPTIAN_CAT
     application.git("revert", "--no-edit", "HEAD")
+
+
+def test_what_is_asked_at_night_takes_one_command_each(application: Application) -> None:
+    """What serves, what was written, why a release was undone, and what changed."""
+    undone, serving, *_ = _history(application)
+    application.ok("status", "--check")
+    application.top("coffee.jpg")
+    written = application.ok("logs", "--since", "1h", "--json").out.splitlines()
+    requests = [line["text"] for line in map(json.loads, written) if line["source"] == "proxy"]
+    assert any(re.search(r" POST /score 200, \d+ bytes in \d+ ms", line) for line in requests)
+    kept = application.ok("logs", "--release", str(undone["id"])).out
+    assert re.search(rf" of {undone['id']}  .*  no licence for proxies$", kept, re.MULTILINE)
+    compared = application.ok("diff", str(serving["id"]), str(undone["id"])).out
+    assert "code that is wrong behind a proxy" in compared
+    assert "M app/application.py" in compared
+
+
+def test_logs_are_followed_until_an_interruption(application: Application) -> None:
+    """A request that comes meanwhile has its line; the exit code is that of Ctrl-C."""
+    follower = application.start("logs", "--follow", "--since", "1s")
+    assert follower.stdout is not None
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        application.get("/nowhere?token=secret")
+    line = next(line for line in follower.stdout if "/nowhere" in line)
+    follower.send_signal(signal.SIGINT)
+    follower.communicate(timeout=60)
+    assert follower.returncode == 130
+    assert "secret" not in line
 
 
 def _break_behind_the_proxy(application: Application) -> None:
     """Make the application respond 418 to every picture that comes through a proxy."""
     path = application.folder / "app" / "application.py"
-    path.write_text(path.read_text(encoding="utf-8") + WRONG_BEHIND_A_PROXY % 0, encoding="utf-8")
+    said = 'print("no licence for proxies", flush=True)\n'
+    text = path.read_text(encoding="utf-8") + WRONG_BEHIND_A_PROXY % 0 + said
+    path.write_text(text, encoding="utf-8")
 
 
 def test_two_releases_at_once_end_in_one_order(application: Application) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from deploy.clients.docker.protocol import Container, Spec
+from deploy.clients.docker.protocol import OOM_KILLED, Container, Spec
 from deploy.clients.http import Endpoint, NoResponse, Request, Response
+from deploy.clients.log_lines import TimedLine
 from deploy.clock import REAL
 from deploy.errors import EngineFailed, PortTaken
+from deploy.records import Exit
 from tests.fakes.haproxy import Proxy, usable
 from tests.fakes.images import FakeImages
 
@@ -52,11 +54,13 @@ class FakeContainer:
     restarts: int = 0
     restart: bool = False
     checks: int = 0
-    log: list[str] = field(default_factory=list)
+    log: list[TimedLine] = field(default_factory=list)
     proxy: Proxy | None = None
     forwards: bool = False
     started: datetime | None = None
     out_of_memory: bool = False
+    ended: datetime | None = None
+    last_exit: Exit | None = None
 
     @property
     def running(self) -> bool:
@@ -80,6 +84,7 @@ class FakeContainer:
             self.restarts,
             self.started,
             self.out_of_memory,
+            self.ended,
         )
 
 
@@ -154,12 +159,12 @@ class FakeEngine(FakeImages):
         made.out_of_memory = False
         made.checks = 0
         if made.script.says:
-            made.log += made.script.says.splitlines()
+            self.write(made.spec.name, *made.script.says.splitlines())
         if made.spec.command[:1] == ("haproxy",):
             text = self.volumes[next(iter(made.spec.volumes))].get("haproxy.cfg", b"").decode()
             made.proxy = Proxy(text, self._probe) if usable(text) else None
             if made.proxy is None:
-                made.log.append("[ALERT] config: cannot be used")
+                self.write(made.spec.name, "[ALERT] config: cannot be used")
                 self._end(made, 1, again=False)
                 return
             self.events.append(f"{made.spec.name} opened")
@@ -173,10 +178,17 @@ class FakeEngine(FakeImages):
         made.status = "exited"
         made.exit_code = code
         made.out_of_memory = made.exceeds_memory
+        made.ended = self.utc()
+        reason = OOM_KILLED if made.exceeds_memory else ""
+        made.last_exit = Exit(code=code, at=made.ended, reason=reason)
         made.proxy = None
         if again and made.restart:
             made.restarts += 1
             self._begin(made)
+
+    def write(self, name: str, *lines: str) -> None:
+        """Write lines to the log of a container."""
+        self._container(name).log += [(self.utc(), line) for line in lines]
 
     def end_forwarder(self, name: str) -> None:
         """End the process by which the engine forwards a container's published ports."""
@@ -294,7 +306,22 @@ class FakeEngine(FakeImages):
     def logs(self, container: str, lines: int) -> str:
         self._check_running()
         made = self._find(container)
-        return "".join(f"{line}\n" for line in made.log[-lines:]) if made else ""
+        return "".join(f"{line}\n" for _, line in made.log[-lines:]) if made else ""
+
+    def read_log(
+        self, container: str, since: datetime | None = None, lines: int | None = None
+    ) -> Iterator[TimedLine]:
+        self._check_running()
+        made = self._find(container)
+        found = made.log[-lines:] if made and lines else made.log if made else []
+        # As some engines do, it takes whole seconds.
+        first = since.replace(microsecond=0) if since else None
+        yield from [line for line in found if first is None or line[0] >= first]
+
+    def find_last_exit(self, container: Container) -> Exit | None:
+        self._check_running()
+        made = self._find(container.id)
+        return made.last_exit if made else None
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         made = self._container(container)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
 
 from deploy.clients.http import Endpoint
+from deploy.clients.log_lines import TimedLine
 from deploy.errors import RolloutLocked
 from deploy.records import Attempt, Ending, Release, Rollout
+from deploy.rollout.logs import LogSource, Window
 from deploy.rollout.target import CanaryVerb, Prove, Replica, ReplicaState, replica_error
 
 COUNT = 2
@@ -25,6 +29,7 @@ class MemoryTarget:
         locked: whether a deployer has the lock.
         direct: where new replicas are reached before they get requests; None if they cannot be.
         endpoint_problem: why clients get no response at the endpoint; empty if they do.
+        written: the lines that the replicas of an image have written, by its digest.
     """
 
     environment = "local"
@@ -38,6 +43,7 @@ class MemoryTarget:
         self.locked = False
         self.direct: Endpoint | None = None
         self.endpoint_problem = ""
+        self.written: dict[str, list[TimedLine]] = {}
         self._interrupted_call = ""
         self._failing_calls: dict[str, BaseException] = {}
         self._attempts: dict[int, Attempt] = {}
@@ -118,6 +124,23 @@ class MemoryTarget:
             Replica(name=f"replica-{number}", image=image, state=state)
             for number, (image, state) in enumerate(self.running, 1)
         )
+
+    def log_sources(self) -> tuple[LogSource, ...]:
+        return tuple(
+            LogSource(replica.name, replica.image, partial(self._read_log, replica.image))
+            for replica in self.replicas()
+        )
+
+    def _read_log(self, image: str, window: Window) -> Iterator[TimedLine]:
+        lines = self.written.get(image, [])[-(window.lines or 0) :]
+        return (line for line in lines if window.since is None or line[0] >= window.since)
+
+    def write(self, release: Release, *lines: str, at: datetime) -> None:
+        """Write lines to the logs of all replicas of a release."""
+        self.written.setdefault(release.image.digest, []).extend((at, line) for line in lines)
+
+    def replica_count(self) -> int:
+        return COUNT
 
     def serves(self, release: Release) -> bool:
         replicas = [(release.image.digest, ReplicaState.SERVING)] * COUNT

@@ -241,7 +241,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("targets",),
     ("stages",),
     ("context",),
-    ("alternatives", "pipeline", "promotion", "plan"),
+    ("alternatives", "comparison", "pipeline", "promotion", "plan"),
     ("init",),
     ("cli",),
 )

@@ -39,11 +39,13 @@ NAMES = {
     "abort",
     "build",
     "deploy",
+    "diff",
     "doctor",
     "down",
     "fetch",
     "history",
     "init",
+    "logs",
     "model.list",
     "model.publish",
     "model.show",
@@ -284,7 +286,9 @@ def test_a_decision_ends_a_canary(run: Run, task: str, outcome: str, capsys: Out
         ["release", "--json"],
         ["verify", "--json"],
         ["history", "--json"],
+        ["history", "--release", "1", "--json"],
         ["status", "--json"],
+        ["diff", "1", "1", "--json"],
         ["rollback", "--to", "1", "--json"],
     ],
 )
@@ -409,7 +413,10 @@ def test_no_value_of_an_option_ends_in_a_traceback(
     run: Run, application: Application, task: str, option: str, capsys: Output
 ) -> None:
     """Whatever a person or a script gives, the error says what to do next."""
-    needed = {"promote": {"--from": "local", "--to": "staging"}}.get(task, {})
+    needed = {
+        "promote": {"--from": "local", "--to": "staging"},
+        "diff": {"--first": "1", "--second": "2"},
+    }.get(task, {})
     others = [word for pair in needed.items() if pair[0] != option for word in pair]
     known = _exit_codes(ReleaseError) - {ReleaseError.exit_code, InternalError.exit_code}
     for value in HOSTILE:

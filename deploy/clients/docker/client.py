@@ -11,7 +11,7 @@ import posixpath
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import IO, Any, cast
 
@@ -29,10 +29,12 @@ from deploy.clients.docker.errors import (
     translate_connection_errors,
     translate_errors,
 )
-from deploy.clients.docker.protocol import Container, Limits, Spec
+from deploy.clients.docker.protocol import OOM_KILLED, Container, Limits, Spec
+from deploy.clients.log_lines import TimedLine, parse_timed_lines
 from deploy.clients.oci.credentials import TOKEN_USER
 from deploy.errors import RegistryNotFound, ReleaseError
 from deploy.platforms import format_platform
+from deploy.records import Exit
 
 # Not "unless-stopped": after a crash the engine stops the containers that still run, and would not
 # restart them, because they count as stopped by the user.
@@ -332,6 +334,38 @@ class DockerEngine:
             except NotFound:
                 return ""
 
+    def read_log(
+        self, container: str, since: datetime | None = None, lines: int | None = None
+    ) -> Iterator[TimedLine]:
+        from docker.errors import NotFound
+
+        # A stream can be long, and has no limit of time; a few lines come as one response.
+        is_stream = lines is None
+        with translate_errors(container):
+            try:
+                found = self._api.logs(
+                    container,
+                    stream=is_stream,
+                    follow=False,
+                    timestamps=True,
+                    tail="all" if lines is None else lines,
+                    since=None if since is None else since.timestamp(),
+                )
+            except NotFound:
+                return
+            # A stream has a line, or a part of a very long one, at a time.
+            parts = found if is_stream else found.split(b"\n")
+            yield from parse_timed_lines(map(_decode_line, parts))
+
+    def find_last_exit(self, container: Container) -> Exit | None:
+        if not (container.running and container.restarts):
+            return container.last_exit
+        wanted = {"type": "container", "container": container.id, "event": ["die", "oom"]}
+        with translate_errors(container.name):
+            now = f"{time.time():.6f}"
+            events = list(self._api.events(since="1", until=now, filters=wanted, decode=True))
+        return find_exit(events) or container.last_exit
+
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         with translate_errors(container):
             started = self._api.exec_create(container, list(command))
@@ -488,7 +522,27 @@ def _container(found: Mapping[str, Any]) -> Container:
         restarts=int(found.get("RestartCount") or 0),
         started=_parse_time(state["StartedAt"]),
         out_of_memory=bool(state.get("OOMKilled")),
+        ended=_parse_time(state["FinishedAt"]),
     )
+
+
+def find_exit(events: list[Mapping[str, Any]]) -> Exit | None:
+    """Return the last exit among the events of a container, oldest first."""
+    found = None
+    reason = ""
+    for event in events:
+        if event["Action"] == "oom":
+            reason = OOM_KILLED
+            continue
+        at = datetime.fromtimestamp(event["timeNano"] / 1e9, UTC)
+        code = int(event["Actor"]["Attributes"]["exitCode"])
+        found = Exit(code=code, at=at, reason=reason)
+        reason = ""
+    return found
+
+
+def _decode_line(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip("\r\n")
 
 
 def _parse_time(text: str) -> datetime | None:

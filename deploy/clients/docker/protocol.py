@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import IO, Any, Protocol
 
+from deploy.clients.log_lines import TimedLine
 from deploy.platforms import format_platform
-from deploy.records import Image
+from deploy.records import Exit, Image
 
+OOM_KILLED = "OOMKilled"
+"""Why a process ended that needed more memory than its limit, in the word of Kubernetes."""
+_KILLED = 137
 _MEMORY = 1 << 30
 _PIDS = 512
 
@@ -76,6 +80,7 @@ class Container:
         restarts: How many times the engine has started it again.
         started: When its last process started; None if none has.
         out_of_memory: Whether its last process was killed because of its limit of memory.
+        ended: When its last process ended; None if none has.
     """
 
     id: str
@@ -87,6 +92,18 @@ class Container:
     restarts: int
     started: datetime | None = None
     out_of_memory: bool = False
+    ended: datetime | None = None
+
+    @property
+    def last_exit(self) -> Exit | None:
+        """How its last process ended, as far as its state shows that; None if it does not.
+
+        While another process runs, only the lack of memory is left in it.
+        """
+        reason = OOM_KILLED if self.out_of_memory else ""
+        if self.running:
+            return Exit(code=_KILLED, reason=reason) if self.restarts and reason else None
+        return Exit(code=self.exit_code, at=self.ended, reason=reason) if self.ended else None
 
     @property
     def running(self) -> bool:
@@ -198,6 +215,24 @@ class Engine(Protocol):
 
     def logs(self, container: str, lines: int) -> str:
         """Return the last lines that a container wrote."""
+
+    def read_log(
+        self, container: str, since: datetime | None = None, lines: int | None = None
+    ) -> Iterator[TimedLine]:
+        """Yield the lines that a container wrote, with their times; a missing one has none.
+
+        Args:
+            container: Its name or id.
+            since: The time of the first line; the last whole second before it may be the limit.
+            lines: The number of lines at the end that are enough.
+        """
+
+    def find_last_exit(self, container: Container) -> Exit | None:
+        """Return how the last process of a container ended; None if none has, or it is not known.
+
+        Of a process that was started again since, only the engine's events have that, and the
+        engine keeps few of them.
+        """
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         """Run a command in a running container; return its exit code and output."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from deploy.clients.kubernetes.gateway import ApiServerGateway
 from deploy.clients.kubernetes.protocol import FIELD_MANAGER, KINDS, ROOT_CA, Object, Objects
 from deploy.clients.kubernetes.retry import RetryingClient, RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, Transport
+from deploy.clients.log_lines import TimedLine, parse_timed_lines
 from deploy.errors import ClusterError
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ _PAGE = 250
 _NODES = "/api/v1/nodes"
 _REVIEWS = "authorization.k8s.io/v1"
 _LOG_MAX_WAIT = 2.0
+_PREVIOUS = ("previous", "true")
 _ERRORS = tuple(range(400, 600))
 # The server sets these: a successful write differs from what was sent in these alone.
 _SERVER_FIELDS = frozenset(
@@ -138,16 +141,31 @@ class KubeCluster:
         item = self.find("Pod", pod)
         if item is None:
             return ""
-        names = [str(container["name"]) for container in item["spec"]["containers"]]
-        container = "app" if "app" in names else names[0]
-        text = self._read_log(pod, container, lines)
-        restarted = any(
-            status["name"] == container and status.get("restartCount")
-            for status in item.get("status", {}).get("containerStatuses") or ()
-        )
-        if restarted and not text.strip():
-            return self._read_log(pod, container, lines, ("previous", "true"))
+        container = _main_container(item)
+        tail = (("tailLines", str(lines)),)
+        text = self._read_log(pod, container, *tail)
+        if _has_restarted(item, container) and not text.strip():
+            return self._read_log(pod, container, *tail, _PREVIOUS)
         return text
+
+    def read_log(
+        self, pod: str, since: datetime | None = None, lines: int | None = None
+    ) -> Iterator[TimedLine]:
+        item = self.find("Pod", pod)
+        if item is None:
+            return
+        container = _main_container(item)
+        asked = {
+            "timestamps": "true",
+            "sinceTime": since and since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "tailLines": None if lines is None else str(lines),
+        }
+        query = tuple((key, value) for key, value in asked.items() if value)
+        runs = ((_PREVIOUS,), ()) if _has_restarted(item, container) else ((),)
+        for run in runs:
+            text = self._read_log(pod, container, *query, *run)
+            # A line may have other separators of Unicode in it.
+            yield from parse_timed_lines(line.rstrip("\r") for line in text.split("\n"))
 
     def nodes(self) -> Objects | None:
         resource = ResourceAttributes(("list",), "", "nodes", "")
@@ -276,9 +294,9 @@ class KubeCluster:
             )
         return self._served_plurals[api_version]
 
-    def _read_log(self, pod: str, container: str, lines: int, *more: tuple[str, str]) -> str:
-        query = (("container", container), ("tailLines", str(lines)), *more)
-        request = ApiRequest("GET", self._path("Pod", pod, "log"), query)
+    def _read_log(self, pod: str, container: str, *query: tuple[str, str]) -> str:
+        asked = (("container", container), *query)
+        request = ApiRequest("GET", self._path("Pod", pod, "log"), asked)
         accept = (400, 404, 500, 502, 503, 504)
         response = self._send(request, ("get",), "Pod", pod, "log", accept)
         if response.status >= 500:
@@ -352,6 +370,19 @@ def _root(api_version: str) -> str:
 
 def _identity(item: Object) -> tuple[str, str]:
     return str(item["kind"]), str(item["metadata"]["name"])
+
+
+def _main_container(pod: Object) -> str:
+    """Return the name of the container that serves, among those that a webhook has added."""
+    names = [str(container["name"]) for container in pod["spec"]["containers"]]
+    return "app" if "app" in names else names[0]
+
+
+def _has_restarted(pod: Object, container: str) -> bool:
+    return any(
+        status["name"] == container and status.get("restartCount")
+        for status in pod.get("status", {}).get("containerStatuses") or ()
+    )
 
 
 def _last_seen(event: Object) -> tuple[str, int]:

@@ -6,11 +6,13 @@ into this project's errors. Nothing here decides what is deployed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from deploy.clients.http import Endpoint
+from deploy.clients.log_lines import TimedLine
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -140,6 +142,19 @@ class Cluster(Protocol):
 
         They are those of the previous run if the current one has logged nothing, and empty if there
         are none, or the node cannot be reached.
+        """
+
+    def read_log(
+        self, pod: str, since: datetime | None = None, lines: int | None = None
+    ) -> Iterator[TimedLine]:
+        """Yield the log lines of a pod's container with their times, after those of its last run.
+
+        There are none if the pod is gone or has not started, or its node cannot be reached.
+
+        Args:
+            pod: the name of the pod.
+            since: the time of the first line; the last whole second before it may be the limit.
+            lines: the number of lines at the end of each run that are enough.
         """
 
     def nodes(self) -> Objects | None:

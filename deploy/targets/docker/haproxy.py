@@ -96,6 +96,11 @@ frontend door
     # No HTTP/2, of which one connection carries many requests.
     bind :{PORT} proto h1
     option forwardfor
+    # Without queries and headers, which can have secrets. The engine bounds the log, and lines \
+that it is too busy for are lost.
+    log stdout len 1024 format raw local0 info
+    log-format "%ci %HM %HPO %ST, %B bytes in %Ta ms, %Tw ms in the queue, %s %ts"
+    option dontlognull
 {_refusals(private)}    # A replica may have executed a request that it did not respond to \
 (RFC 9110, 9.2.2).
     acl idempotent method GET HEAD OPTIONS PUT DELETE TRACE

@@ -17,11 +17,13 @@ from deploy.clock import REAL, Clock
 from deploy.errors import EngineFailed
 from deploy.machine.labels import IMAGE
 from deploy.records import Attempt, Ending, Release, Rollout
+from deploy.rollout.logs import LogSource
 from deploy.rollout.target import Prove, Replica, ReplicaState
 from deploy.settings.app import App
 from deploy.settings.environments import Docker
 from deploy.targets.docker.history import History
 from deploy.targets.docker.lock import Lock
+from deploy.targets.docker.logs import find_log_sources
 from deploy.targets.docker.proxy import Proxy, ProxyState, Slot
 from deploy.targets.docker.proxy_container import ProxyContainer
 from deploy.targets.docker.published_port import PublishedPort
@@ -109,6 +111,9 @@ class DockerTarget:
                 name=container.name,
                 image=container.labels[IMAGE],
                 state=_replica_state(container, slots.get(slot_of(container)), now),
+                restarts=container.restarts,
+                started=container.started if container.running else None,
+                last_exit=self._engine.find_last_exit(container),
             )
             for container in self._state.replicas()
         )
@@ -120,6 +125,10 @@ class DockerTarget:
             return proxy.read() if proxy else None
         except EngineFailed:
             return None
+
+    def replica_count(self) -> int:
+        """Return how many replicas the settings name."""
+        return self._env.replicas
 
     def serves(self, release: Release) -> bool:
         """Return whether all replicas serve that release, behind a proxy as the settings say."""
@@ -137,6 +146,10 @@ class DockerTarget:
     def find_endpoint_problem(self) -> str:
         """Return why clients are not served at the published port; empty if they are."""
         return self._published_port.find_problem()
+
+    def log_sources(self) -> tuple[LogSource, ...]:
+        """Return the replicas and the proxy, whose log has a line for each request."""
+        return find_log_sources(self._state)
 
     # --- rollout
 

@@ -1,7 +1,8 @@
 """The history of an environment on its cluster: a ConfigMap with one entry for each attempt.
 
-An entry is a whole rollout, so a write cannot leave half of one. The oldest entries are removed
-when there are too many, or when the object comes near the size limit of the API server (1 MiB).
+An entry is a whole rollout, so a write cannot leave half of one. When the object comes near the
+size limit of the API server (1 MiB), the evidence of the oldest failures goes first, and then the
+oldest entries; they also go when there are too many.
 The last successful one is never removed, because it is what serves. The ConfigMap also has the
 snapshot of an attempt that has not ended.
 
@@ -141,14 +142,29 @@ def _entry_keys(data: Iterable[str]) -> list[str]:
 
 
 def _remove_oldest(data: dict[str, str]) -> None:
-    """Remove the oldest entries until number and size are within the limits."""
+    """Remove what is oldest until number and size are within the limits."""
     *old, _ = _entry_keys(data)
+    for key in old:
+        if _is_small(data):
+            break
+        data[key] = _without_evidence(data[key])
     last_success = next((key for key in reversed(old) if _is_success(data[key])), "")
     for key in old:
         is_few = len(_entry_keys(data)) <= MAX_ENTRIES
-        is_small = sum(len(text.encode()) for text in data.values()) <= MAX_BYTES
-        if key != last_success and not (is_few and is_small):
+        if key != last_success and not (is_few and _is_small(data)):
             del data[key]
+
+
+def _is_small(data: Mapping[str, str]) -> bool:
+    return sum(len(text.encode()) for text in data.values()) <= MAX_BYTES
+
+
+def _without_evidence(text: str) -> str:
+    entry = Rollout.from_cache(text)
+    if entry is None or entry.ending is None:
+        return text
+    ending = entry.ending.model_copy(update={"evidence": None})
+    return entry.model_copy(update={"ending": ending}).model_dump_json()
 
 
 def _is_success(text: str) -> bool:

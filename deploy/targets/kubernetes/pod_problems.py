@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from deploy.records import Exit
+
 # States that the kubelet has tried and only repeats. `ErrImagePull`, the first failure of a pull,
 # is not among them, because it may be temporary.
 _FINAL_REASONS = frozenset(
@@ -25,6 +27,8 @@ _FINAL_REASONS = frozenset(
 )
 
 
+# They say no more than the exit code.
+_REASONS_OF_A_CODE = ("Error", "Completed")
 # The kubelet forgets the crashes of a container that has run for so long.
 _SETTLED = timedelta(minutes=10)
 
@@ -43,6 +47,20 @@ def find_problem(status: Mapping[str, Any], known_exits: int | None) -> str:
     if is_final:
         return f"a replica cannot start: {waiting['reason']}{_after_comma(waiting.get('message'))}"
     return ""
+
+
+def find_last_exit(status: Mapping[str, Any]) -> Exit | None:
+    """Return how the last process of a container ended; None if none has."""
+    found = _last_exit(status)
+    if not found:
+        return None
+    ended = found.get("finishedAt")
+    reason = str(found.get("reason") or "")
+    return Exit(
+        code=int(found.get("exitCode", 0)),
+        at=datetime.fromisoformat(str(ended)) if ended else None,
+        reason="" if reason in _REASONS_OF_A_CODE else reason,
+    )
 
 
 def is_crash_looping(status: Mapping[str, Any], now: datetime) -> bool:

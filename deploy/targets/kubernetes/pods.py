@@ -13,7 +13,13 @@ from typing import Any
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clients.kubernetes.transport import one_line
 from deploy.errors import ClusterError, format_log_tail
-from deploy.targets.kubernetes.pod_problems import count_exits, find_problem, is_crash_looping
+from deploy.records import Exit
+from deploy.targets.kubernetes.pod_problems import (
+    count_exits,
+    find_last_exit,
+    find_problem,
+    is_crash_looping,
+)
 from deploy.targets.kubernetes.render import IMAGE_LABEL, TRACK_LABEL
 
 TEMPLATE_ANNOTATION = "twinship.dev/template"
@@ -91,6 +97,20 @@ class Pod:
         )
 
     @property
+    def started(self) -> datetime | None:
+        """When the youngest process of its containers was started; None if none runs."""
+        statuses = self._containers("containerStatuses")
+        running = [(status.get("state") or {}).get("running") or {} for status in statuses]
+        times = [str(run["startedAt"]) for run in running if run.get("startedAt")]
+        return max(map(datetime.fromisoformat, times), default=None)
+
+    @property
+    def last_exit(self) -> Exit | None:
+        """How the last process of its containers ended; None if none has."""
+        found = [find_last_exit(status) for status in self._containers("containerStatuses")]
+        return max(filter(None, found), key=_ended_at, default=None)
+
+    @property
     def node_address(self) -> str:
         """The address of its node; empty before it has one."""
         return str(self.item.get("status", {}).get("hostIP", ""))
@@ -155,6 +175,10 @@ class Pod:
     def _containers(self, *keys: str) -> list[Mapping[str, Any]]:
         status = self.item.get("status", {})
         return [container for key in keys for container in status.get(key) or []]
+
+
+def _ended_at(value: Exit) -> float:
+    return value.at.timestamp() if value.at else 0.0
 
 
 def find_condition(item: Object, kind: str) -> Object:

@@ -13,10 +13,12 @@ from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.records import Attempt, Ending, Release, Rollout
+from deploy.rollout.logs import LogSource
 from deploy.rollout.target import CanaryVerb, Prove, Replica, ReplicaState
 from deploy.targets.kubernetes.endpoint import EndpointFinder
 from deploy.targets.kubernetes.history import Decision, History
 from deploy.targets.kubernetes.lock import Lock
+from deploy.targets.kubernetes.logs import find_log_sources
 from deploy.targets.kubernetes.node_platforms import require_node_platform
 from deploy.targets.kubernetes.pods import Pod
 from deploy.targets.kubernetes.render import Rendering
@@ -174,7 +176,14 @@ class KubernetesTarget:
         """Return every pod that is not being deleted."""
         traffic = self._state.traffic()
         return tuple(
-            Replica(name=pod.name, image=pod.image, state=self._replica_state(pod, traffic))
+            Replica(
+                name=pod.name,
+                image=pod.image,
+                state=self._replica_state(pod, traffic),
+                restarts=pod.restarts,
+                started=pod.started,
+                last_exit=pod.last_exit,
+            )
             for pod in self._state.pods()
         )
 
@@ -185,6 +194,10 @@ class KubernetesTarget:
             return ReplicaState.STANDBY
         is_crash_looping = pod.is_crash_looping(self._clock.utc())
         return ReplicaState.UNHEALTHY if is_crash_looping else ReplicaState.SERVING
+
+    def replica_count(self) -> int:
+        """Return how many replicas the settings name, or an autoscaler or a person has set."""
+        return self._writer.desired.replica_count()
 
     def serves(self, release: Release) -> bool:
         """Return whether that release alone gets requests, as the settings and templates say.
@@ -204,6 +217,10 @@ class KubernetesTarget:
     def find_endpoint_problem(self) -> str:
         """Return "": the cluster watches its Services and Ingresses; `verify` asks through them."""
         return ""
+
+    def log_sources(self) -> tuple[LogSource, ...]:
+        """Return all pods; what stands before the Service is not of this environment."""
+        return find_log_sources(self._cluster, self._rendering)
 
     # --- rollout
 

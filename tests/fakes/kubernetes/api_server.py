@@ -6,12 +6,14 @@ They move a step with each read. The behaviour was compared with that of a Kuber
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Protocol
 
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.protocol import FIELD_MANAGER, KINDS, ROOT_CA, Object
 from deploy.clients.kubernetes.protocol import Objects as Items
+from deploy.clients.log_lines import TimedLine
 from deploy.clock import Clock
 from deploy.errors import ClusterForbidden, ClusterRefused, FieldConflict, NamespaceMissing
 from tests.fakes.engine import Script
@@ -280,6 +282,15 @@ class FakeCluster:
         return (
             "".join(f"{line}\n" for line in self.kubelet.log_lines(found)[-lines:]) if found else ""
         )
+
+    def read_log(
+        self, pod: str, since: datetime | None = None, lines: int | None = None
+    ) -> Iterator[TimedLine]:
+        self._request("get", "Pod/log", pod)
+        found = self.objects.get("Pod", pod)
+        first = since.replace(microsecond=0) if since else None
+        logged = self.kubelet.timed_lines(found, lines) if found else []
+        yield from [line for line in logged if first is None or line[0] >= first]
 
     def nodes(self) -> Items | None:
         self._request("list", "Node", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deploy.clients.kubernetes.protocol import Object
+from deploy.clients.log_lines import TimedLine
 from tests.fakes.engine import Script
 from tests.fakes.kubernetes.objects import Objects, is_terminating
 from tests.fakes.kubernetes.pods import FakeContainer, PodScript, is_restarted, phase, pinned_node
@@ -48,7 +49,25 @@ class Kubelet:
 
     def log_lines(self, pod: Object) -> list[str]:
         """Return the log of a pod."""
-        return [line for container in self.containers(pod) for line in container.log.splitlines()]
+        return [line for container in self.containers(pod) for _, line in container.log]
+
+    def timed_lines(self, pod: Object, lines: int | None) -> list[TimedLine]:
+        """Return the logs of the last run and of the present one, the last lines of each."""
+        last = None if lines is None else -lines
+        return [
+            line
+            for container in self.containers(pod)
+            for run in (container.last_log, container.log)
+            for line in run[last:]
+        ]
+
+    def write(self, pod: Object, *lines: str) -> None:
+        """Write lines to the log of a pod."""
+        self.write_line(self.containers(pod)[-1], *lines)
+
+    def write_line(self, container: FakeContainer, *lines: str) -> None:
+        """Write lines to the log of a container."""
+        container.log += [(self.objects.now, line) for line in lines]
 
     def crash(self, pod: Object, code: int) -> None:
         """End the processes of a pod."""
@@ -264,7 +283,9 @@ class Kubelet:
         self.objects.event(pod, "Started", f"Started container {name}")
         container.stage = "running"
         container.checks = 0
-        container.log = container.script.says
+        container.last_log = container.log
+        container.log = []
+        self.write_line(container, *container.script.says.splitlines())
         container.state = {"running": {"startedAt": self.objects.time}}
         container.started = "startupProbe" not in container.spec
         container.ready = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from deploy.clients.kubernetes.protocol import Object
+from deploy.clients.log_lines import TimedLine
 from tests.fakes.engine import Script
 
 
@@ -42,7 +43,8 @@ class FakeContainer:
     checks: int = 0
     started: bool = False
     ready: bool = False
-    log: str = ""
+    log: list[TimedLine] = field(default_factory=list)
+    last_log: list[TimedLine] = field(default_factory=list)
 
     @property
     def has_probes(self) -> bool:

@@ -18,7 +18,9 @@ from deploy.records import (
     Commit,
     Descriptor,
     Ending,
+    Evidence,
     Image,
+    LogLine,
     Model,
     ModelLayer,
     Record,
@@ -64,6 +66,14 @@ EXAMPLES: list[Record] = [
     ),
     Rollout(attempt=ATTEMPT, ending=Ending(outcome="undone", at=NOON, why="a miss")),
     Rollout(attempt=ATTEMPT, ending=None),
+    Ending(
+        outcome="undone",
+        at=NOON,
+        evidence=Evidence(
+            misses={"three": "expected 3, got 8"},
+            log=(LogLine(source="local-3", at=NOON, text="é"),),
+        ),
+    ),
 ]
 
 
@@ -175,6 +185,15 @@ def test_an_attempt_has_one_of_three_triggers(trigger: str) -> None:
     assert Attempt.model_validate({**ATTEMPT.model_dump(), "trigger": trigger}).trigger == trigger
     with pytest.raises(ValidationError):
         Attempt.model_validate({**ATTEMPT.model_dump(), "trigger": f"{trigger}d"})
+
+
+def test_an_ending_of_an_older_version_is_read_and_a_success_is_written_like_it() -> None:
+    """Versions that keep no evidence refuse fields that they do not know."""
+    old = {"outcome": "undone", "at": "2026-01-01T12:00:00Z", "why": "a replica ended"}
+    found = Ending.from_cache(json.dumps(old))
+    assert found
+    assert (found.why, found.evidence) == ("a replica ended", None)
+    assert Ending(outcome="succeeded", at=NOON).model_dump(mode="json").keys() == old.keys()
 
 
 def test_an_attempt_without_a_run_is_read() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from deploy.errors import (
     InputMissing,
     ManifestInvalid,
     ModelUnknown,
+    NotServing,
+    ReleaseUnknown,
     SettingsInvalid,
 )
 from deploy.targets.docker.state import DockerState
 from tests.fakes.application import Application
+from tests.fakes.engine import Script
 
 Output = pytest.CaptureFixture[str]
 
@@ -329,7 +333,7 @@ def test_a_decision_on_a_canary_prints_json(
 
 def test_status_names_a_canary_and_the_next_commands(orphaned: Application, capsys: Output) -> None:
     """A canary on hold is not reported as a failure."""
-    commands.status(orphaned.context(), json=False)
+    commands.status(orphaned.context(), check=False, json=False)
     printed = capsys.readouterr().out
     assert "release 2 by" in printed
     assert re.search(r"is in progress: commit [\w-]+, model digits@2", printed)
@@ -429,33 +433,192 @@ def test_the_history_is_printed_newest_first(released: Application, capsys: Outp
     released.publish("2")
     commands.release(released.context(), "", dry_run=False, json=False)
     capsys.readouterr()
-    commands.history(released.context(), json=True)
+    commands.history(released.context(), "", json=True)
     assert [
         (printed["id"], printed["model"], printed["outcome"]) for printed in read_json(capsys)
     ] == [
         (2, "digits@2", "succeeded"),
         (1, "digits@1", "succeeded"),
     ]
-    commands.history(released.context(), json=False)
+    commands.history(released.context(), "", json=False)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["id", "2*", "1"]
+
+
+@pytest.fixture
+def undone(released: Application, capsys: Output) -> Application:
+    """Return the application after a release that missed a golden case and was undone."""
+    released.publish("2")
+    released.play.wrong["http://127.0.0.1:8080"] = "expected 3, got 8"
+    image = released.create_image()
+    released.script_container(image.config, Script(says="loading\nread \x1b[31mno labels"))
+    with pytest.raises(GoldenMiss):
+        commands.release(released.context(), "", dry_run=False, json=False)
+    capsys.readouterr()
+    return released
+
+
+def test_the_history_of_one_release_says_why_it_was_undone(
+    undone: Application, capsys: Output
+) -> None:
+    """It has the golden cases that it missed, and the last lines of its replicas."""
+    commands.history(undone.context(), "2", json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("release 2 by ")
+    assert re.match(r"undone at [\d :-]+: the release missed 1 of 1 golden cases", lines[1])
+    assert lines[2:4] == ["golden cases that it missed:", "  three: expected 3, got 8"]
+    assert lines[4] == "the last lines of its replicas:"
+    assert re.fullmatch(r"  local-\d  [\d-]+ [\d:]+  read \\x1b\[31mno labels", lines[-1])
+    commands.history(undone.context(), "2", json=True)
+    found = read_json(capsys)
+    assert found["misses"] == {"three": "expected 3, got 8"}
+    assert {line["text"] for line in found["log"]} == {"loading", "read \\x1b[31mno labels"}
+
+
+def test_the_history_of_one_release_that_succeeded_is_two_lines(
+    released: Application, capsys: Output
+) -> None:
+    """There is nothing to explain."""
+    commands.history(released.context(), "1", json=False)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+# --- logs
+
+
+def test_logs_are_printed_with_the_names_of_their_writers(
+    undone: Application, capsys: Output
+) -> None:
+    """Replicas, proxy, and what was kept of the release that was undone."""
+    target = DockerState(undone.engine, "classifier", "local")
+    undone.engine.write(target.proxy_name, "192.0.2.1 GET / 200")
+    commands.logs(undone.context(), "", "", follow=False, json=False)
+    lines = capsys.readouterr().out.splitlines()
+    names = {re.split(r" {2,}", line)[0] for line in lines}
+    assert "proxy" in names
+    assert any(re.fullmatch(r"local-\d of 2", name) for name in names)
+    assert all(re.search(r"  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for line in lines)
+
+
+def test_logs_as_json_are_one_object_a_line(undone: Application, capsys: Output) -> None:
+    """So a script can read them as they come."""
+    commands.logs(undone.context(), "2", "1h", follow=False, json=True)
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["text"] for line in found} == {"loading", "read \\x1b[31mno labels"}
+    assert all(line.keys() == {"at", "source", "text"} for line in found)
+
+
+def test_control_characters_of_a_log_are_not_printed(released: Application, capsys: Output) -> None:
+    """Clients choose some of what an application logs."""
+    name = released.target().replicas()[0].name
+    released.engine.write(name, "\x1b]0;title\x07", "##vso[task.complete]", "a\rb")
+    for json_ in (True, False):
+        commands.logs(released.context(), "", "", follow=False, json=json_)
+        printed = capsys.readouterr().out
+        assert not {"\x1b", "\x07", "\r"} & set(printed)
+        assert "##vso" not in printed
+
+
+def test_logs_without_a_line_print_nothing(
+    released: Application, capsys: Output, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Standard error says so."""
+    with caplog.at_level("INFO"):
+        commands.logs(released.context(), "1", "", follow=False, json=False)
+    assert capsys.readouterr().out == ""
+    assert "there are no such lines" in caplog.text
+
+
+def test_logs_are_followed_until_an_interruption(released: Application, capsys: Output) -> None:
+    """What is written meanwhile is printed once."""
+    name = released.target().replicas()[0].name
+    released.engine.write(name, "before")
+    written = iter(["after"])
+
+    def sleep(_: float) -> None:
+        line = next(written, None)
+        if line is None:
+            raise KeyboardInterrupt
+        released.engine.write(name, line)
+
+    released.clock = replace(released.clock, sleep=sleep)
+    with pytest.raises(KeyboardInterrupt):
+        commands.logs(released.context(), "", "", follow=True, json=False)
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == [
+        "before",
+        "after",
+    ]
+
+
+def test_logs_of_a_cluster_are_those_of_its_pods(staged: Application, capsys: Output) -> None:
+    """By their names without the application's."""
+    (first, *_) = staged.target("staging").replicas()
+    pod = staged.cluster.objects.get("Pod", first.name)
+    assert pod
+    staged.cluster.kubelet.write(pod, "listening")
+    commands.logs(staged.context("staging"), "1", "", follow=False, json=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["text"] == "listening"
+    assert f"classifier-staging-{json.loads(line)['source']}" == first.name
+
+
+def test_logs_need_no_login(
+    released: Application, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """The registry is not asked."""
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__USERNAME", "ada")
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__PASSWORD", "NOT_SET_HERE")
+    released.engine.write(released.target().replicas()[0].name, "serving")
+    commands.logs(released.context(), "", "", follow=False, json=False)
+    assert "serving" in capsys.readouterr().out
+
+
+# --- comparisons
+
+
+def test_two_releases_are_printed_side_by_side(released: Application, capsys: Output) -> None:
+    """What is the same has one sign, and what is not known is said."""
+    released.publish("2")
+    commands.release(released.context(), "", dry_run=False, json=False)
+    capsys.readouterr()
+    commands.diff(released.context(), "1", "2", json=False)
+    lines = capsys.readouterr().out.splitlines()
+    cells = [re.split(r" {2,}", line) for line in lines]
+    assert lines[0].split() == ["1", "2"]
+    assert ["model", "digits@1", "digits@2"] in cells
+    assert ["golden three", "status 200", "="] in cells
+    assert lines[-3:] == [
+        "not known:",
+        "  the code of release 1: it is unversioned",
+        "  the code of release 2: it is unversioned",
+    ]
+    commands.diff(released.context(), "1", "2", json=True)
+    found = read_json(capsys)
+    assert (found["first"]["id"], found["second"]["id"]) == (1, 2)
+    assert {"what": "model", "first": "digits@1", "second": "digits@2"} in found["values"]
+
+
+def test_a_release_that_never_was_cannot_be_compared(released: Application) -> None:
+    """The error says where the ids are."""
+    with pytest.raises(ReleaseUnknown, match="no release 7"):
+        commands.diff(released.context(), "1", "7", json=False)
 
 
 def test_an_empty_history_is_printed(application: Application, capsys: Output) -> None:
     """For scripts it is an empty list."""
-    commands.history(application.context(), json=True)
+    commands.history(application.context(), "", json=True)
     assert read_json(capsys) == []
-    commands.history(application.context(), json=False)
+    commands.history(application.context(), "", json=False)
     assert capsys.readouterr().out == "nothing was released here yet\n"
 
 
 def test_status_prints_what_serves(released: Application, capsys: Output) -> None:
     """It has the address, the release and all replicas."""
-    commands.status(released.context(), json=False)
+    commands.status(released.context(), check=False, json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "http://127.0.0.1:8080  serving"
+    assert lines[0] == "http://127.0.0.1:8080  serving, 2 of 2 replicas"
     assert "model digits@1" in lines[1]
     assert [line.split()[1] for line in lines[2:]] == ["serving", "serving"]
-    commands.status(released.context(), json=True)
+    commands.status(released.context(), check=False, json=True)
     assert read_json(capsys)["healthy"] is True
 
 
@@ -465,16 +628,17 @@ def test_status_prints_why_the_endpoint_does_not_respond(
     """A release opens the port again."""
     proxy = DockerState(released.engine, "classifier", "local").proxy_name
     released.engine.end_forwarder(proxy)
-    commands.status(released.context(), json=False)
+    commands.status(released.context(), check=False, json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert (lines[0].split()[-1], lines[2]) == ("unhealthy", "the endpoint refuses connections")
+    assert lines[0] == "http://127.0.0.1:8080  unhealthy, 2 of 2 replicas"
+    assert lines[2] == "the endpoint refuses connections"
     assert lines[-1].startswith("next: ")
-    commands.status(released.context(), json=True)
+    commands.status(released.context(), check=False, json=True)
     found = read_json(capsys)
     assert (found["healthy"], found["problem"]) == (False, "the endpoint refuses connections")
     commands.release(released.context(), "", dry_run=False, json=False)
     capsys.readouterr()
-    commands.status(released.context(), json=True)
+    commands.status(released.context(), check=False, json=True)
     found = read_json(capsys)
     assert (found["healthy"], found["problem"]) == (True, "")
 
@@ -488,7 +652,7 @@ def test_status_prints_what_is_unhealthy_and_the_next_commands(
     with pytest.raises(Exception, match="golden"):
         commands.release(released.context(), "", dry_run=False, json=False)
     released.engine.stop(released.target().replicas()[0].name, 0)
-    commands.status(released.context(), json=False)
+    commands.status(released.context(), check=False, json=False)
     printed = capsys.readouterr().out
     assert "unhealthy" in printed
     assert "the last attempt, 2, was undone: the release missed 1 of 1 golden cases" in printed
@@ -498,15 +662,42 @@ def test_status_prints_what_is_unhealthy_and_the_next_commands(
     )
 
 
+def test_status_for_a_monitor_ends_with_an_error(released: Application, capsys: Output) -> None:
+    """It has printed what it found all the same; the error is of its own."""
+    commands.status(released.context(), check=True, json=True)
+    assert read_json(capsys)["served"] is True
+    released.engine.stop(released.target().replicas()[0].name, 0)
+    with pytest.raises(NotServing, match="1 of 2 replicas serve") as caught:
+        commands.status(released.context(), check=True, json=True)
+    found = read_json(capsys)
+    assert (found["served"], found["count"], found["next"]) == (False, 1, caught.value.next)
+
+
+def test_status_of_a_release_that_crashes_advises_the_one_before(
+    released: Application, capsys: Output
+) -> None:
+    """Its replicas show how often and how they ended."""
+    released.publish("2")
+    commands.release(released.context(), "", dry_run=False, json=False)
+    for replica in released.target().replicas():
+        released.engine.end_process(replica.name, 3)
+    capsys.readouterr()
+    commands.status(released.context(), check=False, json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("unhealthy, 0 of 2 replicas")
+    assert all(re.search(r"up \d+ s, 1 restart, last exit code 3$", line) for line in lines[2:4])
+    assert lines[-1].startswith("next: `invoke rollback` goes back to release 1, ")
+
+
 def test_status_prints_a_release_as_the_history_does(
     released: Application, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Commit, time and digest have the same form."""
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
     time.tzset()
-    commands.history(released.context(), json=False)
+    commands.history(released.context(), "", json=False)
     row = capsys.readouterr().out.splitlines()[1].split()
-    commands.status(released.context(), json=False)
+    commands.status(released.context(), check=False, json=False)
     printed = capsys.readouterr().out.splitlines()[1]
     monkeypatch.undo()
     time.tzset()
@@ -519,9 +710,9 @@ def test_status_of_an_empty_environment_is_printed(
     application: Application, capsys: Output
 ) -> None:
     """For scripts, `serving` is null."""
-    commands.status(application.context(), json=False)
+    commands.status(application.context(), check=False, json=False)
     assert capsys.readouterr().out == "local: nothing was released here yet\n"
-    commands.status(application.context(), json=True)
+    commands.status(application.context(), check=False, json=True)
     assert read_json(capsys)["serving"] is None
 
 
@@ -529,15 +720,15 @@ def test_status_of_a_cluster_has_the_form_of_an_engines(
     staged: Application, capsys: Output
 ) -> None:
     """The lines and the keys are the same."""
-    commands.status(staged.context("staging"), json=False)
+    commands.status(staged.context("staging"), check=False, json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "http://fake/services/classifier-staging:80  serving"
+    assert lines[0] == "http://fake/services/classifier-staging:80  serving, 2 of 2 replicas"
     assert [line.split()[1] for line in lines[2:]] == ["serving", "serving"]
-    commands.history(staged.context("staging"), json=False)
+    commands.history(staged.context("staging"), "", json=False)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["id", "1*"]
-    commands.status(staged.context("staging"), json=True)
+    commands.status(staged.context("staging"), check=False, json=True)
     on_cluster = read_json(capsys)
-    commands.status(staged.context("local"), json=True)
+    commands.status(staged.context("local"), check=False, json=True)
     assert on_cluster.keys() == read_json(capsys).keys()
 
 

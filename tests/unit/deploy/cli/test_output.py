@@ -372,3 +372,15 @@ def test_a_line_on_a_terminal_replaces_a_progress_note(
     assert "waiting for /readyz" in shown
     assert "\r\x1b[K\x1b[32;1m·\x1b[0m smoke  2 golden cases passed\n" in shown
     assert shown.index("\r\x1b[K\x1b[31;1merror:\x1b[0m") > shown.index("smoke")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_source_of_a_log_line_has_a_colour_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, terminal: Terminal, *, is_terminal: bool
+) -> None:
+    """In a pipe there is none; what the line says has none in either."""
+    stream = terminal if is_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    output.log_line("local-3", "36", "read \x1b[31mred\nmore")
+    source = "\x1b[36mlocal-3\x1b[0m" if is_terminal else "local-3"
+    assert stream.getvalue() == f"{source}  read \\x1b[31mred\\nmore\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -10,12 +12,16 @@ from deploy.cli import tables
 from deploy.model.versions import BrokenVersion
 from deploy.pipeline import ReleaseResult
 from deploy.plan import Step
+from deploy.records import Exit
+from deploy.rollout.status import Status, read_status
+from deploy.rollout.target import Replica, ReplicaState
 from tests.fakes.golden import verdict
 from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryTarget
 
 A = release("a", "1")
 B = release("b", "2")
+NOW = datetime(2026, 2, 3, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -47,6 +53,8 @@ def test_a_rollout_is_one_flat_json_object() -> None:
         "run": "",
         "outcome": "undone",
         "why": "a replica ended",
+        "misses": {},
+        "log": [],
     }
 
 
@@ -62,9 +70,65 @@ def test_a_rollout_without_an_end_is_unfinished() -> None:
     assert (shown["outcome"], shown["ended"], shown["why"]) == ("unfinished", None, "")
 
 
+def show(target: MemoryTarget, advice: str = "") -> dict[str, Any]:
+    """Return the status of an environment as JSON."""
+    return tables.status(read_status(target), advice)
+
+
+def test_a_replica_is_shown_with_its_age_its_restarts_and_its_last_exit() -> None:
+    """What is not known is left out."""
+    started = NOW - timedelta(minutes=3, seconds=5)
+    ended = Exit(code=137, at=started, reason="OOMKilled")
+    replicas = (
+        Replica(name="local-1", image=A.image.digest, state=ReplicaState.SERVING),
+        Replica(
+            name="local-2",
+            image=A.image.digest,
+            state=ReplicaState.STARTING,
+            restarts=4,
+            started=started,
+            last_exit=ended,
+        ),
+    )
+    found = Status(
+        environment="local",
+        url="http://shop.example",
+        history=(rollout(1, A),),
+        replicas=replicas,
+        wanted=3,
+        healthy=False,
+    )
+    digest = A.image.digest[:19]
+    lines = tables.status_text(found, NOW, "do this").splitlines()
+    assert lines[0] == "http://shop.example  unhealthy, 1 of 3 replicas"
+    assert lines[2:] == [
+        f"  local-1  serving  {digest}",
+        f"  local-2  starting  {digest}  up 3 min, 4 restarts, last exit code 137 (OOMKilled)",
+        "next: do this",
+    ]
+    shown = json.loads(json.dumps(tables.status(found, "do this")))
+    assert (shown["count"], shown["wanted"], shown["next"]) == (1, 3, "do this")
+    assert shown["replicas"][1]["started"] == "2026-02-03T11:56:55Z"
+    assert shown["replicas"][1]["restarts"] == 4
+    assert shown["replicas"][1]["last_exit"] == {
+        "code": 137,
+        "at": "2026-02-03T11:56:55Z",
+        "reason": "OOMKilled",
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0 s"), (-5, "0 s"), (59.9, "59 s"), (60, "1 min"), (7200, "2 h"), (200_000, "2 d")],
+)
+def test_an_age_has_its_largest_unit(seconds: float, shown: str) -> None:
+    """The clock of another machine may be ahead."""
+    assert tables.format_age(timedelta(seconds=seconds)) == shown
+
+
 def test_status_has_the_current_release_and_the_replicas(target: MemoryTarget) -> None:
     """It also has the last attempt."""
-    shown = tables.status(target)
+    shown = show(target)
     assert (shown["serving"]["id"], shown["last"]["id"], shown["healthy"]) == (1, 2, True)
     assert [(replica["image"], replica["state"]) for replica in shown["replicas"]] == [
         (A.image.digest, "serving")
@@ -74,13 +138,19 @@ def test_status_has_the_current_release_and_the_replicas(target: MemoryTarget) -
 def test_status_with_a_missing_replica_is_unhealthy(target: MemoryTarget) -> None:
     """The number of replicas counts."""
     target.running.pop()
-    assert tables.status(target)["healthy"] is False
+    shown = show(target)
+    assert (shown["healthy"], shown["served"], shown["count"], shown["wanted"]) == (
+        False,
+        False,
+        1,
+        2,
+    )
 
 
 def test_status_of_an_empty_environment_has_the_same_keys(target: MemoryTarget) -> None:
     """Scripts need no special case."""
-    empty = tables.status(MemoryTarget())
-    assert empty.keys() == tables.status(target).keys()
+    empty = show(MemoryTarget())
+    assert empty.keys() == show(target).keys()
     assert (empty["serving"], empty["last"], empty["healthy"], empty["replicas"]) == (
         None,
         None,

@@ -94,6 +94,43 @@ def test_a_replica_that_does_not_start_restores_the_previous_release(target: Mem
     assert play.played == []
 
 
+def test_an_undone_release_leaves_its_evidence_in_the_history(target: MemoryTarget) -> None:
+    """The golden cases that it missed, and the last lines of its replicas, which are gone."""
+    target.add_history(rollout(1, A))
+    target.write(A, "fine", at=NOW)
+    target.write(B, "loading", "division by zero", at=NOW)
+    with pytest.raises(GoldenMiss):
+        roll_out(target, B, problem="expected 3, got 8")
+    ending = target.history()[-1].ending
+    assert ending
+    assert ending.evidence
+    assert ending.evidence.misses == {"three": "expected 3, got 8"}
+    assert {line.text for line in ending.evidence.log} == {"loading", "division by zero"}
+    assert B.image.digest not in {replica.image for replica in target.replicas()}
+
+
+def test_a_release_that_crashed_leaves_its_last_lines(target: MemoryTarget) -> None:
+    """No golden case was played."""
+    target.add_history(rollout(1, A))
+    target.fail_release(B)
+    target.write(B, "out of memory", at=NOW)
+    with pytest.raises(RolloutFailed):
+        roll_out(target, B)
+    ending = target.history()[-1].ending
+    assert ending
+    assert ending.evidence
+    assert ending.evidence.misses == {}
+    assert [line.text for line in ending.evidence.log] == ["out of memory"]
+
+
+def test_a_proven_release_has_no_evidence_of_a_failure(target: MemoryTarget) -> None:
+    """Its record is as it was before there was any."""
+    target.write(A, "loading", at=NOW)
+    done = roll_out(target, A)
+    assert done.ending
+    assert done.ending.evidence is None
+
+
 def test_a_first_release_that_fails_leaves_nothing(target: MemoryTarget) -> None:
     """If nothing served before, nothing serves after."""
     with pytest.raises(GoldenMiss):

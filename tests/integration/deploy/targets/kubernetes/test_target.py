@@ -24,7 +24,7 @@ from deploy.settings.app import App
 from deploy.settings.environments import Kubernetes
 from deploy.targets.kubernetes.render import Rendering
 from tests.contracts.kubernetes_target import Deployer, SupportingObjectsContract, environment
-from tests.contracts.target import Place, StandbyContract, TargetContract
+from tests.contracts.target import LogTargetContract, Place, StandbyContract, TargetContract
 from tests.fakes.engine import Script
 from tests.fakes.releases import release as recorded
 from tests.integration.deploy.responder import build_replica
@@ -152,7 +152,7 @@ def make(namespace: str, images: Images) -> Callable[..., RealNamespace]:
     return lambda **settings: RealNamespace(connect("", "", namespace), images, **settings)
 
 
-class TestRolling(TargetContract):
+class TestRolling(TargetContract, LogTargetContract):
     """The rolling update of a Deployment meets the contract."""
 
     patience = 3.0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import requests
 
-from deploy.clients.docker.client import DockerEngine
-from deploy.clients.docker.protocol import Engine, Spec
+from deploy.clients.docker.client import DockerEngine, find_exit
+from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import EngineFailed, EngineUnavailable
 from tests.contracts.engine import EngineContract, ImageOf
 from tests.fakes.engine import FakeEngine, Script
@@ -120,3 +122,52 @@ def test_another_failure_of_an_engine_is_not_repeated(monkeypatch: pytest.Monkey
     with pytest.raises(EngineFailed) as caught:
         engine.image_id("a")
     assert "out of order" in caught.value.detail
+
+
+def event(action: str, code: int = 0) -> dict[str, Any]:
+    """Return an event of a container, as the engine's API gives it."""
+    attributes = {"exitCode": str(code)} if action == "die" else {}
+    return {
+        "Action": action,
+        "Actor": {"Attributes": attributes},
+        "timeNano": 1_767_225_600_500_000_000,
+    }
+
+
+def test_the_last_exit_is_found_among_the_events_of_a_container() -> None:
+    """Too little memory is an event of its own, which comes before."""
+    killed = find_exit([event("die", 1), event("oom"), event("oom"), event("die", 137)])
+    assert killed
+    assert str(killed) == "exit code 137 (OOMKilled)"
+    assert killed.at == datetime(2026, 1, 1, 0, 0, 0, 500000, tzinfo=UTC)
+    later = find_exit([event("oom"), event("die", 137), event("die", 3)])
+    assert str(later) == "exit code 3"
+    assert find_exit([event("oom")]) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "restarts", "out_of_memory", "expected"),
+    [
+        ("running", 0, False, None),
+        ("running", 2, False, None),
+        ("running", 2, True, "exit code 137 (OOMKilled)"),
+        ("exited", 0, False, "exit code 3"),
+        ("restarting", 2, True, "exit code 3 (OOMKilled)"),
+    ],
+)
+def test_the_state_of_a_container_shows_how_its_process_ended(
+    status: str, restarts: int, out_of_memory: bool, expected: str | None
+) -> None:
+    """The engine forgets the code when another process runs, but not the lack of memory."""
+    found = Container(
+        id="1",
+        name="local-1",
+        image="",
+        labels={},
+        status=status,
+        exit_code=3,
+        restarts=restarts,
+        out_of_memory=out_of_memory,
+        ended=datetime(2026, 1, 1, tzinfo=UTC),
+    ).last_exit
+    assert (found and str(found)) == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -450,6 +451,36 @@ def test_a_container_that_has_logged_nothing_has_the_log_of_its_previous_run() -
             assert len(transport.requests) == 2
 
 
+def test_the_lines_of_a_log_have_their_times() -> None:
+    """They are asked for since a time, in whole seconds as the API server takes it."""
+    text = "2026-01-02T03:04:05.123456789Z one\u2028more\n2026-01-02T03:04:06Z two\r\n"
+    cluster, transport = client_of(pod(0), ApiResponse(200, text))
+    since = datetime(2026, 1, 2, 4, 4, 5, 900, tzinfo=timezone(timedelta(hours=1)))
+    assert list(cluster.read_log("web-1", since, 7)) == [
+        (datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=UTC), "one\u2028more"),
+        (datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC), "two"),
+    ]
+    assert dict(transport.requests[1].query) == {
+        "container": "app",
+        "timestamps": "true",
+        "sinceTime": "2026-01-02T03:04:05Z",
+        "tailLines": "7",
+    }
+
+
+def test_the_lines_of_the_previous_run_come_first() -> None:
+    """They say why a container was restarted."""
+    previous = ApiResponse(200, "2026-01-02T03:04:05Z out of memory\n")
+    present = ApiResponse(200, "2026-01-02T03:04:06Z loading\n")
+    cluster, transport = client_of(pod(1), previous, present)
+    assert [text for _, text in cluster.read_log("web-1")] == ["out of memory", "loading"]
+    assert [dict(request.query).get("previous") for request in transport.requests[1:]] == [
+        "true",
+        None,
+    ]
+    assert list(client_of(absent("web-1"))[0].read_log("web-1")) == []
+
+
 def test_a_log_that_does_not_exist_is_empty() -> None:
     """There is no pod, no container yet, or no log of the previous run."""
     assert client_of(absent("web-1"))[0].log("web-1", 5) == ""
@@ -570,15 +601,15 @@ def test_each_other_error_has_its_own_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "act"),
+    ("outcomes", "act", "filled_in"),
     [
-        ([status(401)], lambda cluster: cluster.version()),
-        ([status(401)], lambda cluster: cluster.find("ConfigMap", "one")),
-        ([FORBIDDEN, review(allowed=False)], lambda cluster: cluster.find("ConfigMap", "one")),
+        ([status(401)], KubeCluster.version, "--ids /resource/shop"),
+        ([status(401)], KubeCluster.require_access, "--ids /resource/shop"),
+        ([FORBIDDEN, review(allowed=False)], KubeCluster.require_access, "--user object"),
     ],
 )
 def test_errors_have_the_account_of_azure_whose_token_was_sent(
-    outcomes: list[Outcome], act: Callable[[KubeCluster], object]
+    outcomes: list[Outcome], act: Callable[[KubeCluster], object], filled_in: str
 ) -> None:
     """Whatever the request is: what to do is filled in for it."""
     principal = Principal("object", "ServicePrincipal", "app", "tenant")
@@ -586,7 +617,7 @@ def test_errors_have_the_account_of_azure_whose_token_was_sent(
     transport.identity = ClusterAccount(principal, "/resource/shop")
     with pytest.raises(ClusterError) as caught:
         act(cluster)
-    assert "/resource/shop" in caught.value.next or "--user object" in caught.value.next
+    assert filled_in in caught.value.next
 
 
 @pytest.mark.parametrize("text", ["<html>welcome</html>", "", "ok"])

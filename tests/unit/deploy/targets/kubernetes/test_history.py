@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deploy.errors import ClusterRefused
-from deploy.records import Ending, Rollout
+from deploy.records import Ending, Evidence, Rollout
 from deploy.targets.kubernetes.history import MAX_ENTRIES, WRITE_TRIES, Decision, History
 from deploy.targets.kubernetes.snapshot import Snapshot
 from tests.fakes.kubernetes.api_server import FakeCluster
@@ -177,6 +177,32 @@ def test_old_entries_are_removed_before_the_object_is_too_big(
 
 
 # --- writing at the same time as others
+
+
+def test_evidence_goes_before_entries(
+    history: History, monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster
+) -> None:
+    """A rollback needs an entry, and the evidence of an old failure is of little interest."""
+    monkeypatch.setattr("deploy.targets.kubernetes.history.MAX_BYTES", 30_000)
+    failed = rollout(1, B, "undone")
+    assert failed.ending
+    evidence = Evidence(misses={"three": "x" * 5000})
+    record(
+        history,
+        rollout(1, A),
+        *(
+            Rollout(
+                attempt=rollout(number, B).attempt,
+                ending=failed.ending.model_copy(update={"evidence": evidence}),
+            )
+            for number in range(2, 7)
+        ),
+    )
+    history.begin(attempt(7, B))
+    assert ids(history) == list(range(1, 8))
+    kept = [bool(item.ending and item.ending.evidence) for item in history.read()]
+    assert kept == [False, False, True, True, True, True, False]
+    assert {item.outcome for item in history.read()[1:6]} == {"undone"}
 
 
 def test_a_write_is_repeated_after_a_conflict(

@@ -390,3 +390,29 @@ def test_a_container_that_ends_again_and_again_is_in_a_crash_loop(
 def test_a_container_that_does_not_run_is_not_between_two_crashes(status: Any) -> None:
     """It is not ready, which has a reason of its own."""
     assert not pod(containers=[status]).is_crash_looping(NOON)
+
+
+def test_a_pod_shows_when_its_process_started_and_how_the_last_one_ended() -> None:
+    """Also while it waits for its next start."""
+    killed = {
+        "terminated": {
+            "exitCode": 137,
+            "reason": "OOMKilled",
+            "finishedAt": "2026-01-01T11:59:00Z",
+        }
+    }
+    running = pod(containers=[{"state": RUNNING, "lastState": killed, "restartCount": 2}])
+    backing_off = pod(containers=[{"state": waiting("CrashLoopBackOff"), "lastState": killed}])
+    assert running.started == NOON
+    assert backing_off.started is None
+    for found in (running, backing_off):
+        assert found.last_exit
+        assert str(found.last_exit) == "exit code 137 (OOMKilled)"
+        assert found.last_exit.at == NOON - timedelta(minutes=1)
+
+
+def test_a_pod_whose_process_never_ended_has_no_last_exit() -> None:
+    """Nor has one without containers; `Error` says no more than the code."""
+    assert pod(containers=[{"state": RUNNING}]).last_exit is None
+    assert (pod().last_exit, pod().started) == (None, None)
+    assert str(pod(containers=[{"state": ended(3)}]).last_exit) == "exit code 3"

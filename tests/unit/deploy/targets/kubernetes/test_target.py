@@ -14,12 +14,19 @@ from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.render import CHANGE_CAUSE
 from deploy.targets.kubernetes.state import TrafficSplit
 from tests.contracts.kubernetes_target import SupportingObjectsContract
-from tests.contracts.target import Place, StandbyTargetContract, TargetContract, replicas, states
+from tests.contracts.target import (
+    LogTargetContract,
+    Place,
+    StandbyTargetContract,
+    TargetContract,
+    replicas,
+    states,
+)
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.namespaces import NAME, STRATEGIES, FakeNamespace
 
 
-class TestRolling(TargetContract):
+class TestRolling(TargetContract, LogTargetContract):
     """The rolling update of a Deployment meets the contract, but does not keep the old replicas."""
 
     @pytest.fixture

@@ -1,0 +1,26 @@
+"""The logs of an environment on a cluster: those of its pods, whether they run or have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deploy.clients.kubernetes.protocol import Cluster
+from deploy.clients.log_lines import TimedLine
+from deploy.rollout.logs import LogSource, Window
+from deploy.targets.kubernetes.pods import Pod
+from deploy.targets.kubernetes.render import Rendering
+
+
+def find_log_sources(cluster: Cluster, rendering: Rendering) -> tuple[LogSource, ...]:
+    """Return the logs of all pods, by their names without the name of the environment."""
+    return tuple(
+        _source(cluster, pod, pod.name.removeprefix(f"{rendering.name}-"))
+        for pod in map(Pod, cluster.list("Pod", rendering.labels))
+    )
+
+
+def _source(cluster: Cluster, pod: Pod, name: str) -> LogSource:
+    def read(window: Window) -> Iterator[TimedLine]:
+        return cluster.read_log(pod.name, window.since, window.lines)
+
+    return LogSource(name, pod.image, read)
