@@ -12,6 +12,9 @@ from typing import Protocol
 
 from tests.e2e.cluster import until
 
+MARK = "--oidc-issuer-url="
+"""The option of an API server that a test has started."""
+
 _NODES = (
     "docker",
     "ps",
@@ -76,17 +79,25 @@ class Pod:
 
 def find_api_server() -> ApiServer | None:
     """Return the API server of this machine, if it has one that may be stopped."""
-    nodes = subprocess.run(_NODES, capture_output=True, text=True, check=True).stdout.split()
-    if nodes:
-        return Pod(nodes[0])
+    nodes = _nodes()
+    return Pod(nodes[0]) if nodes else find_process()
+
+
+def find_process() -> Process | None:
+    """Return the API server that is a process of this machine; not one that a test has started."""
+    if _nodes():
+        return None
     for folder in Path("/proc").iterdir():
-        if (
-            folder.name.isdecimal()
-            and (command := _command(folder))
-            and Path(command[0]).name == "kube-apiserver"
-        ):
+        command = _command(folder) if folder.name.isdecimal() else []
+        is_server = command and Path(command[0]).name == "kube-apiserver"
+        if is_server and not any(part.startswith(MARK) for part in command):
             return Process(int(folder.name), command, str((folder / "fd" / "1").readlink()))
     return None
+
+
+def _nodes() -> list[str]:
+    """Return the control planes of kind."""
+    return subprocess.run(_NODES, capture_output=True, text=True, check=True).stdout.split()
 
 
 def _command(folder: Path) -> list[str]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import requests
 import urllib3
+from jwt.algorithms import RSAAlgorithm
 from requests.adapters import BaseAdapter
 
 from tests.fakes.azure.blobs import BlobService, blob_error
@@ -37,6 +40,7 @@ SUBJECT = "repo:example/shop:environment:production"
 CONNECTION = "sc://organisation/project/connection"
 REGISTRY = "shop.azurecr.io"
 CLUSTER = "6dae42f8-4368-4678-94ff-3960e28e3630"
+ISSUER = f"https://sts.windows.net/{TENANT}/"
 VAULT = "safe.vault.azure.net"
 
 _REFUSALS = {
@@ -63,6 +67,16 @@ class Cut(Exception):
     """A connection that breaks without an answer."""
 
 
+@dataclass(frozen=True)
+class Late:
+    """An answer that comes after some seconds."""
+
+    seconds: float
+
+
+Fault = Answer | Late | type[Cut]
+
+
 class StandIn:
     """Azure, for one tenant, with one service principal and one user.
 
@@ -73,7 +87,7 @@ class StandIn:
         assertion_lifetime: the seconds of an assertion's life; those of GitHub live for 300.
         secret: the secret of the service principal.
         subjects: the federated credentials: pairs of issuer and subject.
-        faults: the answers, or Cut, of the next requests to a host, by the host's name.
+        faults: what goes wrong with the next requests to a host, by the host's name.
         asked: all requests, in order.
         secrets: the secrets of the key vault.
         subscriptions: those that the identity sees: it has a role there.
@@ -98,7 +112,7 @@ class StandIn:
         self.assertion_lifetime = 300.0
         self.secret = SECRET
         self.subjects = {(GITHUB, SUBJECT), (PIPELINES, CONNECTION)}
-        self.faults: dict[str, deque[Answer | type[Cut]]] = {}
+        self.faults: dict[str, deque[Fault]] = {}
         self.asked: list[Asked] = []
         self.secrets = {"password": "planted-vault-secret"}
         self.subscriptions: list[str] = []
@@ -121,13 +135,24 @@ class StandIn:
             Cut: the connection breaks.
         """
         self.asked.append(asked)
-        fault = self.faults.get(asked.host)
-        if fault:
-            found = fault.popleft()
-            if isinstance(found, Answer):
-                return found
-            raise found
-        return self._service(asked)
+        return self.take_fault(asked.host) or self._service(asked)
+
+    def take_fault(self, host: str) -> Answer | None:
+        """Let the next fault of a host happen; return its answer, or None for the true one.
+
+        Raises:
+            Cut: the connection breaks.
+        """
+        try:
+            fault = self.faults[host].popleft()
+        except LookupError:
+            return None
+        if isinstance(fault, Late):
+            time.sleep(fault.seconds)
+            return None
+        if isinstance(fault, Answer):
+            return fault
+        raise fault
 
     def hosts(self) -> list[str]:
         """Return the hosts of all requests, in order."""
@@ -141,6 +166,7 @@ class StandIn:
     def _service(self, asked: Asked) -> Answer:
         services = {
             "login.": self._authority,
+            "sts.": self._issuer,
             "169.254.": self._machine,
             "pipelines.actions.": self._github,
             "dev.azure.": self._pipelines,
@@ -153,6 +179,23 @@ class StandIn:
         return next(found, lambda _: Answer(404))(asked)
 
     # --- the login service
+
+    def _issuer(self, asked: Asked) -> Answer:
+        """Return by what a service that gets tokens checks them (OpenID Connect Discovery)."""
+        if asked.path == "/common/discovery/keys":
+            key = RSAAlgorithm.to_jwk(self.signer.key.public_key(), as_dict=True)
+            return Answer(200, {"keys": [{**key, "use": "sig", "alg": "RS256"}]})
+        base = f"https://login.microsoftonline.com/{TENANT}/oauth2"
+        return Answer(
+            200,
+            {
+                "issuer": ISSUER,
+                "authorization_endpoint": f"{base}/authorize",
+                "token_endpoint": f"{base}/token",
+                "jwks_uri": f"https://{asked.host}/common/discovery/keys",
+                "id_token_signing_alg_values_supported": ["RS256"],
+            },
+        )
 
     def _authority(self, asked: Asked) -> Answer:
         base = f"https://{urlsplit(asked.url).netloc}/{asked.path.split('/')[1]}"
@@ -215,9 +258,8 @@ class StandIn:
         """Return a token for a resource."""
         if self.cluster_token and resource == CLUSTER:
             return self.cluster_token
-        issuer = f"https://sts.windows.net/{TENANT}/"
         return self.signer.sign(
-            self.lifetime, aud=resource, iss=issuer, tid=TENANT, ver="1.0", **claims
+            self.lifetime, aud=resource, iss=ISSUER, tid=TENANT, ver="1.0", **claims
         )
 
     def _machine(self, asked: Asked) -> Answer:

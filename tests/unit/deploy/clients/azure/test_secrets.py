@@ -26,7 +26,7 @@ from tests.fakes.azure.logins import (
     write_az_login,
     write_az_principal,
 )
-from tests.fakes.azure.stand_in import REGISTRY, SUBSCRIPTION, VAULT, Cut, StandIn
+from tests.fakes.azure.stand_in import REGISTRY, SUBSCRIPTION, VAULT, Cut, Fault, StandIn
 from tests.fakes.kubeconfig import kubeconfig
 
 PLANTED = "planted"
@@ -68,7 +68,7 @@ def echo(azure: StandIn) -> Answer:
     return Answer(400, {"error": {"code": "Bad", "message": text}, "error_description": text})
 
 
-class Echo(deque[Answer | type[Cut]]):
+class Echo(deque[Fault]):
     """Refusals without end that repeat their requests."""
 
     def __init__(self, azure: StandIn) -> None:
