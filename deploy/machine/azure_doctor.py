@@ -76,7 +76,8 @@ class AzureDoctor:
 
     def _vault_secrets(self) -> list[str]:
         model = self._settings.model
-        names = (self._env.username, self._env.password, model.account_key, model.sas)
+        logins = (self._env.username, self._env.password, model.account_key, model.sas)
+        names = (*logins, *self._env.secrets.values())
         return [name for name in names if name.startswith(KEY_VAULT)]
 
     def _login(self) -> Check:
