@@ -80,6 +80,7 @@ class FakeContainer:
             self.restarts,
             self.started,
             self.out_of_memory,
+            {"PATH": "/bin", **self.spec.environment},
         )
 
 

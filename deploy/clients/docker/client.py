@@ -482,7 +482,14 @@ def _container(found: Mapping[str, Any]) -> Container:
         restarts=int(found.get("RestartCount") or 0),
         started=_parse_time(state["StartedAt"]),
         out_of_memory=bool(state.get("OOMKilled")),
+        environment=_parse_environment(found["Config"].get("Env") or ()),
     )
+
+
+def _parse_environment(items: Iterable[str]) -> dict[str, str]:
+    """Return variables by name from items such as NAME=VALUE."""
+    pairs = (item.partition("=") for item in items)
+    return {name: value for name, _, value in pairs}
 
 
 def _parse_time(text: str) -> datetime | None:

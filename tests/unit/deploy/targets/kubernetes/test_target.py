@@ -15,6 +15,7 @@ from deploy.targets.kubernetes.render import CHANGE_CAUSE
 from deploy.targets.kubernetes.state import TrafficSplit
 from tests.contracts.kubernetes_target import SupportingObjectsContract
 from tests.contracts.target import Place, StandbyTargetContract, TargetContract, replicas, states
+from tests.contracts.variables import AttemptsContract, GivingPlace
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.namespaces import NAME, STRATEGIES, FakeNamespace
 
@@ -41,6 +42,14 @@ class TestCanary(StandbyTargetContract):
     @pytest.fixture
     def place(self) -> Place:
         return FakeNamespace(strategy="canary")
+
+
+class TestVariables(AttemptsContract):
+    """The rules of variables, under each strategy."""
+
+    @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
+    def place(self, request: pytest.FixtureRequest) -> GivingPlace:
+        return FakeNamespace(**request.param)
 
 
 class TestSupportingObjects(SupportingObjectsContract):
