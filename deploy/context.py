@@ -20,7 +20,7 @@ from deploy.clients.docker.throwaway_container import StartContainer, throwaway_
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.credentials import Login, find_first_login, find_login, read_login
 from deploy.clients.oci.protocol import Registry
-from deploy.clients.secrets import NamedSecrets, read_secret
+from deploy.clients.secrets import NamedSecrets, read_secret, read_variables
 from deploy.clients.stores.protocol import Store, open_store
 from deploy.clock import REAL, Clock
 from deploy.image import tags
@@ -39,6 +39,7 @@ from deploy.rollout.target import CanaryTarget, Target
 from deploy.settings.reading import Settings
 from deploy.targets import opening
 from deploy.targets.opening import TARGETS, Kinds, RenderedTarget, TargetInputs
+from deploy.variables import Variables
 
 if TYPE_CHECKING:
     from deploy.clients.azure.blob import BlobStore
@@ -179,6 +180,17 @@ class ReleaseContext:
 
         return KeyVault(self.azure)
 
+    @cached_property
+    def variables(self) -> Variables:
+        """The variables that replicas of the next release get.
+
+        Raises:
+            SettingsInvalid: a named variable is not set, or a key vault refuses a secret.
+        """
+        table = f"[environments.{self.environment}.secrets]"
+        secrets = read_variables(self.env.secrets, self.secrets, on=table)
+        return Variables(self.env.env, secrets)
+
     def find_login(self) -> Login | None:
         """Return the registry's login: from named variables, else from Azure, else from Docker.
 
@@ -310,6 +322,7 @@ class ReleaseContext:
             clock=self.clients.clock,
             engine=engine,
             find_login=self.find_release_login,
+            variables=lambda: self.variables,
             image_size=cache(
                 lambda item: tags.pull_size(item, self.repository.registry, self.cache)
             ),

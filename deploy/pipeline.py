@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from deploy import stages
+from deploy import smoke, stages
 from deploy.alternatives import suggest_model
 from deploy.context import ReleaseContext
 from deploy.errors import RegistryError, RegistryNotFound
@@ -25,9 +25,10 @@ from deploy.records import (
     short_digest,
 )
 from deploy.rollout import apply as rollouts
-from deploy.rollout.history import Only, choose_rollback, current, is_settled
+from deploy.rollout.history import Choice, Only, choose_rollback, current, is_settled
 from deploy.rollout.target import Target
 from deploy.source.inputs import read_inputs
+from deploy.variables import Variables
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ def release(context: ReleaseContext, version: str = LATEST) -> ReleaseResult:
 
 
 def _release(context: ReleaseContext, version: str) -> ReleaseResult:
-    # Whatever the cluster or the machine lacks is reported before any work is done.
+    # Whatever the cluster, the machine or the settings lack is reported before any work is done.
+    variables = context.variables
     target = context.prepare_target()
     context.prepare_engine()
     repository = context.repository
@@ -55,7 +57,7 @@ def _release(context: ReleaseContext, version: str) -> ReleaseResult:
     layer = fetch(context, version)
     joined = stages.join(build(context), layer, repository)
     wanted = Release(image=joined, repository=repository.name)
-    serving = find_serving(wanted, target, repository, play)
+    serving = find_serving(wanted, variables, target, repository, play)
     if serving:
         return serving
     check(context, joined)
@@ -78,13 +80,22 @@ def build(context: ReleaseContext) -> AppImage:
 
 def check(context: ReleaseContext, joined: Image) -> Verdict:
     """Run an image on this machine's engine and play its golden cases."""
+    app = context.settings.app
+    env = context.env
+    values = context.settings.smoke.env
+    trial = smoke.Trial(
+        port=app.port,
+        ready=app.ready,
+        within=env.ready_within,
+        limits=env.limits(joined.layer.size),
+        variables=Variables(values),
+        lacking=sorted((env.env.keys() | env.secrets.keys()) - values.keys()),
+    )
     return stages.check(
         joined,
         context.prepare_engine(),
         context.repository,
-        context.settings.app,
-        context.env.ready_within,
-        context.env.limits(joined.layer.size),
+        trial,
         context.clients.start_container,
         context.clients.play,
     )
@@ -97,14 +108,26 @@ def push(context: ReleaseContext, joined: Image) -> Release:
 
 
 def find_serving(
-    wanted: Release, target: Target, repository: Repository, play: Play
+    wanted: Release, variables: Variables, target: Target, repository: Repository, play: Play
 ) -> ReleaseResult | None:
-    """Return the rollout of exactly that release, proven again, if it serves and is healthy."""
+    """Return the rollout of exactly that release, proven again, if it serves and is healthy.
+
+    Args:
+        wanted: the release.
+        variables: those that its replicas should have.
+        target: where it may serve.
+        repository: where the golden cases of its model are read from.
+        play: sends their requests.
+    """
     history = target.history()
     now = current(history)
     # An attempt that has not ended may have changed what its replicas do not show.
     is_same = now is not None and now.attempt.release == wanted and is_settled(history)
     if now is None or not is_same or not target.serves(wanted):
+        return None
+    changes = variables.differences(target.variables())
+    if changes:
+        log.info("changed variables: %s", ", ".join(changes))
         return None
     verdict = rollouts.verify(target, repository.read_golden_set(wanted.image), play)
     log.info("serves %s, release %d already", verdict.url, now.attempt.id)
@@ -117,10 +140,10 @@ def roll_out(
     repository: Repository,
     play: Play,
     trigger: Trigger = "release",
-    decided_on: tuple[Rollout, ...] | None = None,
+    choice: Choice | None = None,
 ) -> ReleaseResult:
     """Roll a release out and prove what clients get then; the arguments are those of the stage."""
-    done = stages.deploy(wanted, target, repository, play, trigger, decided_on)
+    done = stages.deploy(wanted, target, repository, play, trigger, choice)
     verdict = stages.verify(target, repository, play)
     return ReleaseResult(rollout=done, verdict=verdict, changed=True)
 
@@ -141,7 +164,8 @@ def rollback(context: ReleaseContext, number: int | None, only: Only | None) -> 
     target = context.prepare_target()
     history = target.history()
     context.prepare_registry()
-    chosen = choose_rollback(history, number, only).attempt.release
+    attempt = choose_rollback(history, number, only).attempt
+    chosen = attempt.release
     wanted = chosen if only is None else _combine(context, history, chosen, only)
     context.repository.require_own(wanted)
     if _is_gone(wanted, context.repository):
@@ -151,7 +175,9 @@ def rollback(context: ReleaseContext, number: int | None, only: Only | None) -> 
             next="choose another release, or release that commit again",
         )
     play = context.clients.play
-    return roll_out(wanted, target, context.repository, play, "rollback", decided_on=history)
+    # With one half as it is now come the variables as they are now.
+    choice = Choice(history, attempt.id if only is None else None)
+    return roll_out(wanted, target, context.repository, play, "rollback", choice)
 
 
 def _is_gone(wanted: Release, repository: Repository) -> bool:

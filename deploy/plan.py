@@ -19,6 +19,7 @@ from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
 from deploy.rollout.history import current, is_settled
 from deploy.rollout.target import Target
 from deploy.source.inputs import read_inputs
+from deploy.variables import Variables
 
 
 class Step(Record):
@@ -42,6 +43,7 @@ def make_plan(context: ReleaseContext, version: str = LATEST) -> tuple[Step, ...
 def _steps(context: ReleaseContext, version: str) -> Iterator[Step]:
     repository = context.repository
     # An unreachable cluster is reported before the store and the registry are read.
+    variables = context.variables
     target, history = _read_target(context)
     yield from _missing_parts(context)
     wanted = _find_model(context, version)
@@ -53,7 +55,7 @@ def _steps(context: ReleaseContext, version: str) -> Iterator[Step]:
     why = f"{app.commit} is built already" if app else explain_build(name, inputs, repository.cache)
     yield Step(stage="build", runs=app is None, why=why)
     joined = stages.join(app, layer, repository) if app and layer else None
-    yield from _after_join(joined, target, history, repository)
+    yield from _after_join(joined, variables, target, history, repository)
 
 
 def _read_target(context: ReleaseContext) -> tuple[Target | None, tuple[Rollout, ...]]:
@@ -97,6 +99,7 @@ def _fetch(context: ReleaseContext, wanted: Model | None, layer: ModelLayer | No
 
 def _after_join(
     joined: Image | None,
+    variables: Variables,
     target: Target | None,
     history: tuple[Rollout, ...],
     repository: Repository,
@@ -105,7 +108,9 @@ def _after_join(
     wanted = Release(image=joined, repository=repository.name) if joined else None
     now = current(history)
     is_same = now is not None and now.attempt.release == wanted
-    if target and now and wanted and is_same and is_settled(history) and target.serves(wanted):
+    changes = variables.differences(target.variables()) if target and now else ()
+    is_settled_here = is_same and is_settled(history) and not changes
+    if target and now and wanted and is_settled_here and target.serves(wanted):
         why = f"release {now.attempt.id} serves exactly this image"
         for stage in ("smoke", "push", "deploy"):
             yield Step(stage=stage, runs=False, why=why)
@@ -113,14 +118,21 @@ def _after_join(
     smoke = "this image is tried out again" if is_same else "this image does not serve yet"
     yield Step(stage="smoke", runs=True, why=smoke)
     yield _push(joined, repository)
-    yield Step(stage="deploy", runs=True, why=_explain_deploy(history, now, is_same=is_same))
+    why = _explain_deploy(history, now, changes, is_same=is_same)
+    yield Step(stage="deploy", runs=True, why=why)
 
 
-def _explain_deploy(history: tuple[Rollout, ...], now: Rollout | None, *, is_same: bool) -> str:
+def _explain_deploy(
+    history: tuple[Rollout, ...], now: Rollout | None, changes: tuple[str, ...], *, is_same: bool
+) -> str:
     if now is None:
         return "nothing was released here yet"
+    changed = f"changed variables: {', '.join(changes)}" if changes else ""
     if not is_same:
-        return f"release {now.attempt.id} serves another image"
+        other = f"release {now.attempt.id} serves another image"
+        return f"{other}; {changed}" if changed else other
+    if changed:
+        return changed
     if not is_settled(history):
         return f"release {history[-1].attempt.id} is unfinished"
     return f"release {now.attempt.id} does not match the settings and object templates"

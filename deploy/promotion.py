@@ -12,6 +12,7 @@ from deploy.image.push import copy_release
 from deploy.pipeline import ReleaseResult, find_serving, roll_out
 from deploy.records import Rollout
 from deploy.rollout import apply as rollouts
+from deploy.rollout.history import Choice
 from deploy.rollout.target import CanaryTarget, CanaryVerb
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def promote(context: ReleaseContext, source: ReleaseContext) -> ReleaseResult:
         RegistryNotFound: the image is no longer in the registry of the source.
         RolloutLocked: another deployer is at work, or has released since this was decided.
     """
+    variables = context.variables
     target = context.prepare_target()
     history = target.history()
     proven = stages.current_rollout(source.inspect_target()).attempt.release
@@ -51,10 +53,10 @@ def promote(context: ReleaseContext, source: ReleaseContext) -> ReleaseResult:
         repository.cache,
         mount_path=repository.mount,
     )
-    serving = find_serving(copied, target, repository, play)
+    serving = find_serving(copied, variables, target, repository, play)
     if serving:
         return serving
-    return roll_out(copied, target, repository, play, "promote", decided_on=history)
+    return roll_out(copied, target, repository, play, "promote", Choice(history))
 
 
 def promote_canary(context: ReleaseContext) -> Rollout:
@@ -77,7 +79,7 @@ def promote_canary(context: ReleaseContext) -> Rollout:
         return found
     if not target.may_take_over(found.attempt.release):
         raise SettingsInvalid(
-            "the canary was made of other settings or object templates than these, "
+            "the canary was made of other settings, variables or object templates than these, "
             "and its deployer is gone",
             on=f"environment {context.environment}",
             next="run this where it was released from, or `invoke release` to try out these; "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from deploy import progress
 from deploy.clients.docker.protocol import Limits
@@ -12,8 +14,37 @@ from deploy.errors import SmokeFailed, format_log_tail
 from deploy.model import golden_cases
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import Image, Verdict
+from deploy.variables import NO_VARIABLES, Variables
 
 _POLL_SECONDS = 0.05
+_TABLE = "[smoke.env]"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How an image is run for its smoke test.
+
+    Attributes:
+        port: the port of the application in the container.
+        ready: the path that answers 200 when the application is ready.
+        within: how many seconds the application may take until it is ready.
+        limits: what its processes may use.
+        variables: the variables that it gets, besides the image's own.
+        lacking: the names of those that only replicas get.
+    """
+
+    port: int
+    ready: str
+    within: float
+    limits: Limits
+    variables: Variables = NO_VARIABLES
+    lacking: Sequence[str] = ()
+
+    @property
+    def hint(self) -> str:
+        """What else a failure may be due to, as the end of a sentence; empty for nothing."""
+        names = ", ".join(self.lacking)
+        return f"; it gets the variables of {_TABLE}, which lacks {names}" if names else ""
 
 
 def check(
@@ -21,11 +52,7 @@ def check(
     image_id: str,
     golden_set: golden_cases.GoldenSet,
     start_container: StartContainer,
-    *,
-    port: int,
-    ready: str,
-    within: float,
-    limits: Limits,
+    trial: Trial,
     play: golden_cases.Play = golden_cases.play,
 ) -> Verdict:
     """Run an image in a throwaway container and play the golden cases of its model.
@@ -35,36 +62,37 @@ def check(
         image_id: its id on the engine.
         golden_set: the golden cases of its model.
         start_container: starts a throwaway container.
-        port: the port of the application in the container.
-        ready: the path that answers 200 when the application is ready.
-        within: how many seconds the application may take until it is ready.
-        limits: what its processes may use.
+        trial: how it is run.
         play: sends the golden cases to the container.
 
     Raises:
+        SettingsInvalid: a golden case names a variable that the container does not get.
         SmokeFailed: the container ended, was not ready in time, or missed golden cases; the detail
             has the end of its log.
     """
-    with start_container(image_id, port, limits) as container:
-        _wait_until_ready(container, ready, within, play, on=str(joined.layer.model))
-        verdict = play(golden_set, Endpoint(container.url))
+    cases = golden_set.with_variables(trial.variables, _TABLE)
+    environment = trial.variables.environment
+    with start_container(image_id, trial.port, trial.limits, environment) as container:
+        _wait_until_ready(container, trial, play, on=str(joined.layer.model))
+        verdict = play(cases, Endpoint(container.url))
         if not verdict.passed:
             raise SmokeFailed(
                 f"the image missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
                 on=f"{joined.app.name} {joined.app.commit} with {joined.layer.model}",
                 next="nothing was pushed; fix the code or the model, "
-                "or the golden cases if they expect too much",
+                f"or the golden cases if they expect too much{trial.hint}",
                 detail=_describe_misses(verdict, container.read_log()),
             )
     return verdict
 
 
 def _wait_until_ready(
-    container: ThrowawayContainer, path: str, within: float, play: golden_cases.Play, on: str
+    container: ThrowawayContainer, trial: Trial, play: golden_cases.Play, on: str
 ) -> None:
-    probe = GoldenCase(name="ready", request=GoldenRequest(path=path), expect=ExpectedResponse())
+    request = GoldenRequest(path=trial.ready)
+    probe = GoldenCase(name="ready", request=request, expect=ExpectedResponse())
     probes = golden_cases.GoldenSet((probe,), {})
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + trial.within
     problem = ""
     while time.monotonic() < deadline:
         verdict = play(probes, Endpoint(container.url))
@@ -72,20 +100,20 @@ def _wait_until_ready(
             return
         problem = verdict.misses[0].problem
         if not container.is_running():
-            raise _end_error(container, on)
+            raise _end_error(container, on, trial.hint)
         # A wrong status need not be final: some servers answer 404 until they have started.
-        progress.report(f"waiting for {path}: {problem.partition(':')[0]}")
+        progress.report(f"waiting for {trial.ready}: {problem.partition(':')[0]}")
         time.sleep(_POLL_SECONDS)
     raise SmokeFailed(
-        f"the container was not ready within {progress.format_seconds(within)}",
+        f"the container was not ready within {progress.format_seconds(trial.within)}",
         on=on,
-        next="nothing was pushed; see the log, and `ready` in [app]",
-        detail=f"  GET {path}: {problem}\n  its log ends with:\n"
+        next=f"nothing was pushed; see the log, and `ready` in [app]{trial.hint}",
+        detail=f"  GET {trial.ready}: {problem}\n  its log ends with:\n"
         f"{format_log_tail(container.read_log())}",
     )
 
 
-def _end_error(container: ThrowawayContainer, on: str) -> SmokeFailed:
+def _end_error(container: ThrowawayContainer, on: str, hint: str) -> SmokeFailed:
     out_of_memory = container.was_out_of_memory()
     return SmokeFailed(
         "the container needed more memory than its limit before it was ready"
@@ -94,7 +122,7 @@ def _end_error(container: ThrowawayContainer, on: str) -> SmokeFailed:
         on=on,
         next="nothing was pushed; raise `memory` of the environment, or use less"
         if out_of_memory
-        else "nothing was pushed; the log shows why",
+        else f"nothing was pushed; the log shows why{hint}",
         detail=format_log_tail(container.read_log()),
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from deploy import progress, smoke
 from deploy.ci import run as ci_run
-from deploy.clients.docker.protocol import Engine, Limits
+from deploy.clients.docker.protocol import Engine
 from deploy.clients.docker.throwaway_container import StartContainer
 from deploy.clients.stores.protocol import Store
 from deploy.errors import ReleaseUnknown
@@ -36,9 +36,8 @@ from deploy.records import (
     short_digest,
 )
 from deploy.rollout import apply as rollouts
-from deploy.rollout.history import current
+from deploy.rollout.history import Choice, current
 from deploy.rollout.target import CanaryTarget, Target
-from deploy.settings.app import App
 from deploy.settings.reading import Settings
 from deploy.source.inputs import Inputs
 
@@ -107,15 +106,14 @@ def check(
     joined: Image,
     engine: Engine,
     repository: Repository,
-    app: App,
-    ready_within: float,
-    limits: Limits,
+    trial: smoke.Trial,
     start_container: StartContainer,
     play: Play,
 ) -> Verdict:
     """Run exactly the joined image on the engine and play its golden cases.
 
     Raises:
+        SettingsInvalid: a golden case names a variable that the container does not get.
         ModelError: the layer of its model has something else than the model.
     """
     started = time.monotonic()
@@ -132,11 +130,8 @@ def check(
         loaded.id,
         repository.read_golden_set(joined),
         start_container,
-        port=app.port,
-        ready=app.ready,
-        within=ready_within,
-        limits=limits,
-        play=play,
+        trial,
+        play,
     )
     log.info(
         "smoke  %s passed in %s",
@@ -166,7 +161,7 @@ def deploy(
     repository: Repository,
     play: Play,
     trigger: Trigger = "release",
-    decided_on: tuple[Rollout, ...] | None = None,
+    choice: Choice | None = None,
 ) -> Rollout:
     """Roll a release out and prove it; undo the rollout if its responses are wrong.
 
@@ -176,7 +171,7 @@ def deploy(
         repository: where the golden cases of its model are read from.
         play: sends their requests.
         trigger: the reason for the rollout, for the history.
-        decided_on: the history that the release was chosen by; None if it replaces any other.
+        choice: what the release was chosen by; None if it replaces any other.
 
     Raises:
         ReleaseUnknown: the release is in another repository.
@@ -190,7 +185,7 @@ def deploy(
         trigger=trigger,
         by=ci_run.current_user(),
         run=ci_run.run_url(),
-        decided_on=decided_on,
+        choice=choice,
         play=play,
     )
     _log_rollout(done, target, started)

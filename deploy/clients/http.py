@@ -28,7 +28,7 @@ class Request:
         timeout: The seconds in which the whole response has to arrive.
         max_bytes: The number of bytes of the response that are read.
         method: The HTTP method.
-        headers: In addition to those of the endpoint.
+        headers: In addition to those of the endpoint; they may hold credentials and are not shown.
         body: Its bytes, if it has any.
         follow_redirects: Whether redirects are followed.
         retry_gateway: Whether the request is repeated while a gateway fails.
@@ -38,7 +38,7 @@ class Request:
     timeout: float
     max_bytes: int
     method: str = "GET"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = None
     follow_redirects: bool = False
     retry_gateway: bool = True

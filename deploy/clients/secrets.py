@@ -52,6 +52,44 @@ def read_secret(key: str, name: str, secrets: Mapping[str, str], *, on: str, exa
         raise _missing_variable_error(key, name, on, example) from None
 
 
+def read_variables(
+    names: Mapping[str, str], secrets: Mapping[str, str], *, on: str
+) -> dict[str, str]:
+    """Return the secrets that variables of an application get, by the name of the variable.
+
+    Args:
+        names: the secrets' names by the name of the variable.
+        secrets: the secrets by name.
+        on: the table that has the names.
+
+    Raises:
+        SettingsInvalid: there is no secret of a name, or it cannot be a variable's value.
+    """
+    return {key: _read_variable(key, name, secrets, on) for key, name in names.items()}
+
+
+def _read_variable(key: str, name: str, secrets: Mapping[str, str], on: str) -> str:
+    value = read_secret(key, name, secrets, on=on, example=key)
+    problem = _find_problem(value)
+    if problem:
+        raise SettingsInvalid(f"the secret {name} {problem}", on=f"{on} {key}", next=f"set {name}")
+    return value
+
+
+def _find_problem(value: str) -> str:
+    """Return why a secret cannot be a variable's value; empty if it can."""
+    if not value:
+        # A CI system gives an empty variable in place of a secret that it does not have.
+        return "is empty"
+    if "\0" in value:
+        return "has the character NUL"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return ""
+
+
 def _missing_variable_error(key: str, name: str, on: str, example: str) -> SettingsInvalid:
     """Return the error of a variable that is not set.
 

@@ -75,7 +75,8 @@ class AzureDoctor:
 
     def _vault_secrets(self) -> list[str]:
         model = self._settings.model
-        names = (self._env.username, self._env.password, model.account_key, model.sas)
+        logins = (self._env.username, self._env.password, model.account_key, model.sas)
+        names = (*logins, *self._env.secrets.values())
         return [name for name in names if name.startswith(SECRET)]
 
     def _login(self) -> Check:
@@ -108,7 +109,8 @@ class AzureDoctor:
         return Check("registry login", "", registry.advise("PUT", ""))
 
     def _cluster(self, address: ClusterAddress, cluster: AksCluster) -> Check:
-        if not lacking_kinds(self._host.connect_cluster(*address)):
+        namespace = self._host.connect_cluster(*address)
+        if not lacking_kinds(namespace, has_secrets=bool(self._env.secrets)):
             return Check("cluster rights", f"namespace {address.namespace}")
         resource = cluster.resource_id(ResourceManager(self._identity))
         account = ClusterAccount(self._identity.principal(), resource)

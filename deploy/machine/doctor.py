@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy import progress
+from deploy.clients.azure.names import SECRET
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.kubernetes.protocol import Cluster
+from deploy.clients.secrets import read_variables
 from deploy.errors import (
     ClusterError,
     EngineUnavailable,
@@ -20,9 +22,12 @@ from deploy.errors import (
 )
 from deploy.machine.base_image import find_base_image
 from deploy.machine.host import NAME_CACHE, THIS_MACHINE, Host, cache_folder, is_loopback
-from deploy.settings.environments import ClusterAddress, Environment
+from deploy.settings.environments import ClusterAddress
 from deploy.settings.image import ImageBuild
 from deploy.settings.reading import Settings
+
+# Kinds that a role for releases must let an account create; it has the other rights with them.
+_KINDS = ("Lease", "Deployment", "Service")
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,11 @@ def check_machine(
         host: this machine.
         directory: the folder of pipeline.toml.
     """
-    return tuple(_checks(settings, settings.environment(environment), host, directory))
+    return tuple(_checks(settings, environment, host, directory))
 
 
-def _checks(settings: Settings, env: Environment, host: Host, directory: Path) -> Iterator[Check]:
+def _checks(settings: Settings, environment: str, host: Host, directory: Path) -> Iterator[Check]:
+    env = settings.environment(environment)
     git = shutil.which("git") or ""
     cure = "sudo apt-get install git; without it a release is marked unversioned"
     yield Check("git", git, "" if git else cure)
@@ -72,9 +78,12 @@ def _checks(settings: Settings, env: Environment, host: Host, directory: Path) -
         yield Check("container engine", f"{engine.product} {engine.version}")
         yield _base_image_check(engine, settings.image)
     yield _registry_check(env.registry, host)
+    names = {key: name for key, name in env.secrets.items() if not name.startswith(SECRET)}
+    if names:
+        yield _secrets_check(names, f"[environments.{environment}.secrets]")
     address = env.cluster_address(directory)
     if address:
-        yield _cluster_check(address, host)
+        yield _cluster_check(address, host, has_secrets=bool(env.secrets))
     yield _disk_check()
 
 
@@ -107,10 +116,19 @@ def _registry_check(address: str, host: Host) -> Check:
     return Check("registry", "", f"{address}: {problem.what}; {problem.next}")
 
 
-def _cluster_check(address: ClusterAddress, host: Host) -> Check:
+def _secrets_check(names: Mapping[str, str], table: str) -> Check:
+    """Check whether the variables are set that hold the application's secrets."""
+    try:
+        found = read_variables(names, os.environ, on=table)
+    except SettingsInvalid as error:
+        return Check("secrets", "", f"{error.what}: {error.next}")
+    return Check("secrets", ", ".join(found))
+
+
+def _cluster_check(address: ClusterAddress, host: Host, *, has_secrets: bool) -> Check:
     try:
         cluster = host.connect_cluster(*address)
-        lacking = lacking_kinds(cluster)
+        lacking = lacking_kinds(cluster, has_secrets=has_secrets)
         version = cluster.version()
         if not lacking:
             cluster.require_access()
@@ -125,9 +143,14 @@ def _cluster_check(address: ClusterAddress, host: Host) -> Check:
     return Check("cluster", f"Kubernetes {version}, namespace {address.namespace}")
 
 
-def lacking_kinds(cluster: Cluster) -> list[str]:
-    """Return the kinds of objects that a release creates and that the account may not."""
-    kinds = ("Lease", "Deployment", "Service")
+def lacking_kinds(cluster: Cluster, *, has_secrets: bool) -> list[str]:
+    """Return the kinds of objects that a release creates and that the account may not.
+
+    Args:
+        cluster: the namespace.
+        has_secrets: whether the application gets secrets, which an object of their own holds.
+    """
+    kinds = (*_KINDS, "Secret") if has_secrets else _KINDS
     return [kind for kind in kinds if not cluster.is_allowed("create", kind)]
 
 

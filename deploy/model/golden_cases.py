@@ -11,13 +11,14 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 from deploy.clients.http import Endpoint, HttpClient, NoResponse, Request
 from deploy.errors import ManifestInvalid
 from deploy.image import layer
+from deploy.model import headers
 from deploy.model.manifest import (
     MAX_MANIFEST_BYTES,
     ExpectedResponse,
@@ -28,6 +29,7 @@ from deploy.model.manifest import (
 )
 from deploy.model.reading import parse_model_manifest
 from deploy.records import CaseResult, Model, Verdict
+from deploy.variables import NO_VARIABLES, Variables
 
 MAX_RESPONSE_BYTES = 1 << 20
 GRACE_SECONDS = 5.0
@@ -48,13 +50,36 @@ NOTHING = _Nothing()
 
 @dataclass(frozen=True)
 class GoldenSet:
-    """The golden cases of one model, with the bodies of their requests by file path."""
+    """The golden cases of one model.
+
+    Attributes:
+        cases: the cases.
+        bodies: the bodies of their requests, by file path.
+        variables: those that the headers of their requests may name, and that no result shows.
+    """
 
     cases: tuple[GoldenCase, ...]
     bodies: Mapping[str, bytes]
+    variables: Variables = NO_VARIABLES
+
+    def with_variables(self, variables: Variables, tables: str) -> GoldenSet:
+        """Return the same cases, whose headers get the values of variables when they are played.
+
+        Args:
+            variables: the variables.
+            tables: the tables of the settings that have them.
+
+        Raises:
+            SettingsInvalid: a header names another variable, or would get a value that no header
+                can have.
+        """
+        for case in self.cases:
+            headers.fill(case, variables, tables)
+        return replace(self, variables=variables)
 
 
 Play = Callable[[GoldenSet, Endpoint], Verdict]
+Hide = Callable[[str], str]
 
 
 def read_golden_set(model: Model, stream: IO[bytes]) -> GoldenSet:
@@ -143,20 +168,22 @@ def play(golden_set: GoldenSet, endpoint: Endpoint) -> Verdict:
     with HttpClient(endpoint) as client:
         return Verdict(
             url=endpoint.url,
-            cases=tuple(_play_case(client, case, golden_set.bodies) for case in golden_set.cases),
+            cases=tuple(_play_case(client, case, golden_set) for case in golden_set.cases),
         )
 
 
-def _play_case(client: HttpClient, case: GoldenCase, bodies: Mapping[str, bytes]) -> CaseResult:
+def _play_case(client: HttpClient, case: GoldenCase, golden_set: GoldenSet) -> CaseResult:
     expected = case.expect
     try:
-        response = client.send(_create_request(case, bodies))
+        response = client.send(_create_request(case, golden_set))
     except NoResponse as error:
         return _create_result(case, error.seconds, "", f"no response: {error}")
     milliseconds = response.seconds * 1000
-    text, problem = compare_response(expected, response.status, response.content)
+    # A golden case can ask for what repeats the secrets of the application.
+    hide = golden_set.variables.hide
+    text, problem = compare_response(expected, response.status, response.content, hide)
     if problem and response.location:
-        problem = f"{problem} (Location: {_shorten(response.location)})"
+        problem = f"{problem} (Location: {_shorten(hide(response.location))})"
     if not problem and milliseconds > expected.within_ms:
         problem = (
             f"expected a response within {expected.within_ms:.0f} ms, it took {milliseconds:.0f} ms"
@@ -164,11 +191,12 @@ def _play_case(client: HttpClient, case: GoldenCase, bodies: Mapping[str, bytes]
     return _create_result(case, response.seconds, text, problem)
 
 
-def _create_request(case: GoldenCase, bodies: Mapping[str, bytes]) -> Request:
+def _create_request(case: GoldenCase, golden_set: GoldenSet) -> Request:
     request = case.request
     timeout = case.expect.within_ms / 1000 + GRACE_SECONDS
-    body = bodies[request.body] if request.body else None
-    return Request(request.path, timeout, MAX_RESPONSE_BYTES, request.method, request.headers, body)
+    body = golden_set.bodies[request.body] if request.body else None
+    filled = headers.fill(case, golden_set.variables)
+    return Request(request.path, timeout, MAX_RESPONSE_BYTES, request.method, filled, body)
 
 
 def _create_result(case: GoldenCase, seconds: float, text: str, problem: str) -> CaseResult:
@@ -177,31 +205,47 @@ def _create_result(case: GoldenCase, seconds: float, text: str, problem: str) ->
     )
 
 
-def compare_response(expected: ExpectedResponse, status: int, content: bytes) -> tuple[str, str]:
-    """Return the response in short, and how it differs from the expected one, if it does."""
-    text = content[:_MAX_SHOWN].decode("utf-8", "replace")
+def compare_response(
+    expected: ExpectedResponse, status: int, content: bytes, hide: Hide = str
+) -> tuple[str, str]:
+    """Return the response in short, and how it differs from the expected one, if it does.
+
+    Args:
+        expected: the expected response.
+        status: the HTTP status.
+        content: the body.
+        hide: returns text of the response without what must not be shown.
+    """
+    text = _show(content, hide)
     if status != expected.status:
         shown = f": {text}" if text else ""
         return text, f"expected status {expected.status}, got {status}{shown}"
     if expected.contains.encode() not in content:
         return text, f"expected {_shorten(repr(expected.contains))} in the response, got: {text}"
-    return _compare_json(expected, content) if expected.json_ else (text, "")
+    return _compare_json(expected, content, hide) if expected.json_ else (text, "")
 
 
-def _compare_json(expected: ExpectedResponse, content: bytes) -> tuple[str, str]:
+def _show(content: bytes, hide: Hide) -> str:
+    """Return the head of a body; nothing of what is hidden may be left of what the head ends in."""
+    return hide(content.decode("utf-8", "replace"))[:_MAX_SHOWN]
+
+
+def _compare_json(expected: ExpectedResponse, content: bytes, hide: Hide) -> tuple[str, str]:
     try:
         document = json.loads(content)
         values = [value_at(document, item.at) for item in expected.json_]
         # A value that could just be read may be nested too deeply to be written.
-        text = _shorten(", ".join(map(str, values)))
-        differences = filter(None, map(_describe_difference, expected.json_, values))
-        return text, _shorten("; ".join(differences), _MAX_PROBLEM)
+        text = _shorten(hide(", ".join(map(str, values))))
+        differences = (
+            _describe_difference(item, value, hide)
+            for item, value in zip(expected.json_, values, strict=True)
+        )
+        return text, _shorten("; ".join(filter(None, differences)), _MAX_PROBLEM)
     except (ValueError, RecursionError):
-        text = content[:_MAX_SHOWN].decode("utf-8", "replace")
-        return text, f"expected JSON, got: {text}"
+        return (text := _show(content, hide)), f"expected JSON, got: {text}"
 
 
-def _describe_difference(expected: ExpectedValue, value: object) -> str:
+def _describe_difference(expected: ExpectedValue, value: object, hide: Hide) -> str:
     if expected.near is None:
         is_expected = value == expected.equals and type(value) is type(expected.equals)
         text = _shorten(repr(expected.equals))
@@ -209,7 +253,7 @@ def _describe_difference(expected: ExpectedValue, value: object) -> str:
         is_expected = _is_near(value, expected.near, expected.tolerance)
         text = f"{expected.near} within {expected.tolerance}"
     at = _shorten(expected.at)
-    return "" if is_expected else f"{at}: expected {text}, got {_shorten(repr(value))}"
+    return "" if is_expected else f"{at}: expected {text}, got {_shorten(hide(repr(value)))}"
 
 
 def _is_near(value: object, near: float, tolerance: float) -> bool:

@@ -25,8 +25,9 @@ from deploy.errors import (
 from deploy.model import golden_cases
 from deploy.records import Attempt, Ending, Evidence, Release, Rollout, Trigger, Verdict
 from deploy.rollout.evidence import find_evidence
-from deploy.rollout.history import current, is_settled
+from deploy.rollout.history import Choice, current, is_settled
 from deploy.rollout.target import CanaryTarget, Prove, ReplicaState, Target
+from deploy.variables import Variables
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def apply(
     trigger: Trigger,
     by: str,
     run: str = "",
-    decided_on: tuple[Rollout, ...] | None = None,
+    choice: Choice | None = None,
     clock: Now = now,
     play: golden_cases.Play = golden_cases.play,
 ) -> Rollout:
@@ -59,30 +60,32 @@ def apply(
         trigger: the command that asked for it, for the history.
         by: the person or CI job that asked for it.
         run: the address of the CI run that asked for it.
-        decided_on: the history by which this release was chosen, if the choice depends on what
-            served; None if the release replaces whatever serves.
+        choice: what this release was chosen by; None if it replaces whatever serves.
         clock: returns the present time.
         play: plays the golden cases at an endpoint.
 
     Raises:
+        SettingsInvalid: a secret is not there, or a golden case names a variable that the
+            application does not get; nothing was changed.
         GoldenMiss, RolloutFailed, CanaryAborted: the new release was not proven; the previous one
             serves again.
         UndoFailed: the new release was not proven, and the previous one could not be restored.
         RolloutLocked: another deployer is at work, has taken the lock from this one, or has
             released since this was decided.
     """
-    prove = _prover(release, golden_set, play)
     with target.lock():
         history = target.history()
         previous = current(history)
-        if decided_on is not None:
-            _require_unchanged(previous, current(decided_on))
+        if choice is not None:
+            _require_unchanged(previous, current(choice.history))
+        variables = target.variables_for(choice.returns_to if choice else None)
         attempt = _create_attempt(
             release, target, history, clock(), trigger=trigger, by=by, run=run
         )
+        prove = _prover(release, variables, target, golden_set, play)
         _undo_unfinished(target, previous, release)
         serve = partial(target.serve, release, prove)
-        return _roll_out(attempt, target, previous, serve, prove, clock)
+        return _roll_out(attempt, variables, target, previous, serve, prove, clock)
 
 
 def take_over(
@@ -100,16 +103,17 @@ def take_over(
 
     The arguments and errors are those of `apply`; the release is that of the canary.
     """
-    prove = _prover(release, golden_set, play)
     with target.lock():
         history = target.history()
         previous = current(history)
         attempt = _create_attempt(
             release, target, history, clock(), trigger=trigger, by=by, run=run
         )
+        variables = target.variables_for(None)
+        prove = _prover(release, variables, target, golden_set, play)
         _undo_unfinished(target, previous, release)
         serve = partial(target.take_over, release)
-        return _roll_out(attempt, target, previous, serve, prove, clock)
+        return _roll_out(attempt, variables, target, previous, serve, prove, clock)
 
 
 def abort(target: Target, by: str, clock: Now = now) -> Rollout:
@@ -136,12 +140,14 @@ def abort(target: Target, by: str, clock: Now = now) -> Rollout:
 def verify(
     target: Target, golden_set: golden_cases.GoldenSet, play: golden_cases.Play = golden_cases.play
 ) -> Verdict:
-    """Play the golden cases at the endpoint, without a change.
+    """Play the golden cases at the endpoint, with the variables of what serves; change nothing.
 
     Raises:
+        SettingsInvalid: a golden case names a variable that the application does not have.
         VerifyFailed: a response is wrong or missing.
     """
-    verdict = play(golden_set, target.endpoint)
+    cases = golden_set.with_variables(target.variables(), _tables(target))
+    verdict = play(cases, target.endpoint)
     if not verdict.passed:
         raise VerifyFailed(
             f"what serves now missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
@@ -204,13 +210,14 @@ def _undo_unfinished(target: Target, previous: Rollout | None, release: Release)
 
 def _roll_out(
     attempt: Attempt,
+    variables: Variables,
     target: Target,
     previous: Rollout | None,
     serve: Callable[[], None],
     prove: Prove,
     clock: Now,
 ) -> Rollout:
-    target.begin(attempt)
+    target.begin(attempt, variables)
     with _undo_on_failure(attempt, target, previous, clock):
         serve()
         prove(target.endpoint)
@@ -283,11 +290,22 @@ def _settle(attempt: Attempt, target: Target) -> None:
         raise
 
 
-def _prover(release: Release, golden_set: golden_cases.GoldenSet, play: golden_cases.Play) -> Prove:
-    """Return a function that plays the golden cases at an endpoint, and raises GoldenMiss."""
+def _prover(
+    release: Release,
+    variables: Variables,
+    target: Target,
+    golden_set: golden_cases.GoldenSet,
+    play: golden_cases.Play,
+) -> Prove:
+    """Return a function that plays the golden cases at an endpoint, and raises GoldenMiss.
+
+    Raises:
+        SettingsInvalid: a golden case names a variable that the replicas do not get.
+    """
+    cases = golden_set.with_variables(variables, _tables(target))
 
     def prove(endpoint: Endpoint) -> None:
-        verdict = play(golden_set, endpoint)
+        verdict = play(cases, endpoint)
         if not verdict.passed:
             error = GoldenMiss(
                 f"the release missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
@@ -301,6 +319,12 @@ def _prover(release: Release, golden_set: golden_cases.GoldenSet, play: golden_c
         log.info("proven at %s: %s", endpoint.url, answers)
 
     return prove
+
+
+def _tables(target: Target) -> str:
+    """Return which tables of the settings have the variables of a target's environment."""
+    table = f"environments.{target.environment}"
+    return f"[{table}.env] or [{table}.secrets]"
 
 
 def _list_misses(verdict: Verdict) -> str:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from deploy.errors import ReleaseUnknown
 from deploy.records import Rollout
 
 Only = Literal["model", "code"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a rollout was chosen by, if that depends on what served.
+
+    Attributes:
+        history: the history.
+        returns_to: the number of the attempt that is repeated, with its variables; None if the
+            rollout repeats none.
+    """
+
+    history: tuple[Rollout, ...]
+    returns_to: int | None = None
 
 
 def current(history: tuple[Rollout, ...]) -> Rollout | None:

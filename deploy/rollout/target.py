@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from deploy.clients.http import Endpoint
 from deploy.errors import RolloutFailed, format_log_tail
 from deploy.records import Attempt, Ending, Exit, Record, Release, Rollout
+from deploy.variables import Variables
 
 Prove = Callable[[Endpoint], None]
 CanaryVerb = Literal["promote", "abort"]
@@ -66,7 +67,7 @@ class Target(Protocol):
 
     One rollout calls, within one `lock`:
 
-    1. `begin` with the attempt;
+    1. `variables_for`, then `begin` with the attempt and these variables;
     2. `serve` with its release (or `take_over`, on a target with canaries);
     3. `end` with the attempt, then `settle` with its release.
 
@@ -74,8 +75,9 @@ class Target(Protocol):
     without a release if nothing served before; then `end`. `restore` and `settle` are also called
     before 1, to undo an attempt that another deployer did not finish.
 
-    `history`, `replicas`, `replica_count`, `serves`, `find_endpoint_problem`, `url` and `endpoint`
-    change nothing. They are called at any time, with or without the lock.
+    `history`, `replicas`, `replica_count`, `serves`, `variables`, `variables_for`,
+    `find_endpoint_problem`, `url` and `endpoint` change nothing. They are called at any time, with
+    or without the lock.
     """
 
     environment: str
@@ -99,11 +101,15 @@ class Target(Protocol):
     def history(self) -> tuple[Rollout, ...]:
         """Return all attempts, oldest first."""
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, attempt: Attempt, variables: Variables | None = None) -> None:
         """Record that an attempt begins, and keep what `restore` needs until it ends.
 
         If an earlier attempt has not ended, what was kept for that one stays: what serves now
         can be half of it.
+
+        Args:
+            attempt: the attempt.
+            variables: those of the replicas that `serve` starts; None for those of the settings.
         """
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
@@ -116,7 +122,26 @@ class Target(Protocol):
         """Return how many replicas are to serve."""
 
     def serves(self, release: Release) -> bool:
-        """Return whether all replicas of that release serve, as the settings say, and no others."""
+        """Return whether all replicas of that release serve, as the settings say, and no others.
+
+        Their variables are not compared, because that needs the secrets: `variables` has them.
+        """
+
+    def variables(self) -> Variables:
+        """Return the variables that what serves was given; none if nothing serves."""
+
+    def variables_for(self, returns_to: int | None) -> Variables:
+        """Return the variables for the replicas of a next attempt.
+
+        They are those of the settings, unless the attempt repeats another one, whose variables the
+        target still has.
+
+        Args:
+            returns_to: the number of the attempt that is repeated, if one is.
+
+        Raises:
+            SettingsInvalid: a secret of the settings is needed, and is not there.
+        """
 
     def find_endpoint_problem(self) -> str:
         """Return why clients are not served at the endpoint, as a clause; empty if they are."""
@@ -142,7 +167,9 @@ class Target(Protocol):
     def restore(self, release: Release) -> None:
         """Bring the previous release back into service, as it was when `begin` was called.
 
-        Nothing is proven: the release was proven when it was rolled out.
+        So are its variables, also those of a replica that has to be started; the settings' take
+        their place only if the target no longer has them. Nothing is proven: the release was
+        proven when it was rolled out.
 
         Args:
             release: the release of the last attempt that succeeded.
@@ -154,6 +181,7 @@ class Target(Protocol):
     def settle(self, *keep: Release) -> None:
         """Remove all replicas, except those of the given releases, of which the first serves.
 
+        Replicas of the first that have other variables than those that serve are removed as well.
         A target may keep one more release as standby if it was proven here, unless it is the
         release of the attempt that has not ended.
         """

@@ -1,7 +1,7 @@
 """The tables [environments.NAME] of pipeline.toml, one class for each kind of target.
 
-Nothing here reads a secret: `username` and `password` name secrets, and `pull_secret` names
-an object of the cluster.
+Nothing here reads a secret: `username`, `password` and the table `secrets` name secrets, and
+`pull_secret` names an object of the cluster.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, Union
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
@@ -20,6 +20,7 @@ from deploy.clients.azure.names import CLUSTER
 from deploy.clients.docker.protocol import Limits
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
 from deploy.settings.table import Port, Table
+from deploy.settings.variables import SecretNames, Values
 
 _QUANTITY = r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?"
 Quantity = Annotated[str, Field(pattern=rf"^{_QUANTITY}$")]
@@ -124,7 +125,8 @@ class Environment(Table):
 
     `registry` is the host (and port) of the OCI registry. `username` and `password` *name*
     secrets; without them the login is that of the identity on Azure, or of the Docker
-    configuration.
+    configuration. Replicas get the variables of the table `env`, with their values, and those of
+    the table `secrets`, which names the secret that each of them gets.
 
     Attributes:
         needs_proxy: whether releases serve behind this project's proxy, whose image must exist.
@@ -138,8 +140,19 @@ class Environment(Table):
     ready_within: Annotated[float, Field(gt=0, le=3600)] = 60.0
     drain_within: Annotated[float, Field(gt=0, le=3600)] = 30.0
     lock_wait: Annotated[float, Field(ge=0, le=86400)] = 120.0
+    env: Values = Field(default={})
+    secrets: SecretNames = Field(default={})
 
     needs_proxy: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _check_variables(self) -> Self:
+        both = sorted(self.env.keys() & self.secrets.keys())
+        if both:
+            raise ValueError(
+                f"{', '.join(both)}: in env and in secrets; remove it from one of them"
+            )
+        return self
 
     def limits(self, model_size: int) -> Limits:
         """Return what a container may use that serves a model of so many bytes."""

@@ -17,6 +17,8 @@ from deploy.validation import describe
 
 # They name variables, and a secret that stands there by mistake is not shown.
 _SECRET_KEYS = ("username", "password", "account_key", "sas", "client_secret")
+# The table of an environment whose values are such names.
+_SECRET_TABLE = ("secrets",)
 # A login before a host without a scheme; `name:tag@sha256:...` is an image.
 _LOGIN = re.compile(r"[^\s/'\"]*:[^\s/'\"]*@(?!sha256:)")
 _QUOTED = re.compile(r"'([^']+)'")
@@ -85,7 +87,7 @@ class Document:
 
 def _show(path: tuple[str, ...], value: object) -> str:
     """Return a wrong value as the end of a sentence, without what may be a login."""
-    if path[-1:] and path[-1] in _SECRET_KEYS:
+    if path[2:3] == _SECRET_TABLE or (path[-1:] and path[-1] in _SECRET_KEYS):
         return ""
     if isinstance(value, Mapping) and value:
         return ", not a table"

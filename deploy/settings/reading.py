@@ -1,8 +1,9 @@
 """The reading of pipeline.toml: one frozen value, or all problems at once, each with its key path.
 
 Environment variables override the file: `TWINSHIP_<SECTION>__<KEY>`, with a double underscore for
-each level of nesting, for example `TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS=3`. Nothing here reads a
-secret: settings name the variables that hold secrets.
+each level of nesting, for example `TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS=3`. The names of the
+application's variables keep their case. Nothing here reads a secret: settings name the variables
+that hold secrets.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from deploy.settings.image import ImageBuild
 from deploy.settings.model import ModelSource
 from deploy.settings.problems import Document
 from deploy.settings.table import Table
+from deploy.settings.variables import Smoke
 
 PREFIX = "TWINSHIP_"
 FILE = "pipeline.toml"
@@ -51,6 +53,7 @@ class Settings(Table):
     model: ModelSource
     image: ImageBuild = ImageBuild()
     azure: Azure = Azure()
+    smoke: Smoke = Smoke()
     environments: Mapping[Name, AnyEnvironment]
 
     @field_validator("environments")
@@ -162,7 +165,7 @@ def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[
     """Override values of the file by variables; return which variable set which key path."""
     origins: dict[tuple[str, ...], str] = {}
     for variable in sorted(environ):
-        keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
+        keys = _key_path(variable.removeprefix(PREFIX))
         if not variable.startswith(PREFIX) or len(keys) < 2:
             continue
         table = values
@@ -174,6 +177,17 @@ def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[
         table[keys[-1]] = _split(keys, environ[variable])
         origins[keys] = variable
     return origins
+
+
+def _key_path(text: str) -> tuple[str, ...]:
+    """Return the key path that a name gives, in which the names of variables keep their case."""
+    names = text.split("__")
+    keys = tuple(map(str.lower, names))
+    environment = ("environments", *keys[1:2])
+    for table in ((*environment, "env"), (*environment, "secrets"), ("smoke", "env")):
+        if len(keys) > len(table) and keys[: len(table)] == table:
+            return (*table, "__".join(names[len(table) :]))
+    return keys
 
 
 def _split(keys: tuple[str, ...], text: str) -> str | list[str]:

@@ -19,6 +19,7 @@ from deploy.records import Attempt, Release
 from deploy.rollout.target import CanaryTarget, Target
 from deploy.settings.environments import Docker, Environment, Kubernetes, target_of
 from deploy.settings.reading import Settings
+from deploy.variables import Variables
 
 if TYPE_CHECKING:
     from deploy.targets.docker.target import DockerTarget
@@ -48,6 +49,8 @@ class TargetInputs:
         clock: tells the time.
         engine: returns the container engine; called only where replicas run on one.
         find_login: returns the registry's login for the pull of a release, or None.
+        variables: returns the variables of the settings; raises SettingsInvalid if a secret is
+            not there.
         image_size: returns the bytes that a node pulls for a release.
         image_platform: returns the platform of a release's image; empty if it is not known.
     """
@@ -59,6 +62,7 @@ class TargetInputs:
     clock: Clock
     engine: Callable[[], Engine]
     find_login: Callable[[Release], Login | None]
+    variables: Callable[[], Variables]
     image_size: Callable[[Release], int]
     image_platform: Callable[[Release], str]
 
@@ -135,7 +139,7 @@ def open_docker(env: Docker, inputs: TargetInputs) -> DockerTarget:
     Raises:
         SettingsInvalid: the engine is Podman, which cannot do all that a rollout needs.
     """
-    from deploy.targets.docker.target import DockerTarget
+    from deploy.targets.docker.target import DockerTarget, Supplies
 
     engine = inputs.engine()
     if engine.product == "Podman":
@@ -163,7 +167,7 @@ def open_docker(env: Docker, inputs: TargetInputs) -> DockerTarget:
         services_image=lambda: services.ensure_services_image(
             engine, inputs.settings.image, inputs.host
         ),
-        login=find_login,
+        supplies=Supplies(find_login, inputs.variables),
         require_free_port=inputs.host.require_free_port if engine.is_local else _accept_any_port,
         send=inputs.host.send,
         clock=inputs.clock,
@@ -192,6 +196,7 @@ def open_kubernetes(env: Kubernetes, inputs: TargetInputs) -> KubernetesTarget:
         inputs.image_size,
         clock=inputs.clock,
         platform=inputs.image_platform,
+        variables=inputs.variables,
     )
 
 

@@ -1,6 +1,7 @@
 """A service that recognises the digit in a picture of 8x8 grey levels.
 
-`POST /predict` takes a list of eight rows of levels from 0 to 16.
+`POST /predict` takes a list of eight rows of levels from 0 to 16. If the variable `API_KEY` is set,
+a request needs that key in the header `X-Api-Key`.
 
 The model is the published bundle in the folder `MODEL`; its manifest names the files of the weights
 and of the digits' names.
@@ -10,6 +11,7 @@ and of the digits' names.
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 from pathlib import Path
@@ -23,6 +25,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 MODEL = Path(os.environ.get("MODEL", "/opt/model"))
+KEY = os.environ.get("API_KEY", "")
 MAX_BYTES = 4096
 
 
@@ -80,6 +83,9 @@ class Recogniser:
 
 async def predict(request: Request) -> Response:
     """Return the digit of one picture."""
+    key = request.headers.get("x-api-key", "")
+    if KEY and not hmac.compare_digest(key.encode(), KEY.encode()):
+        return JSONResponse({"error": "the key in X-Api-Key is missing or wrong"}, 401)
     body = b""
     async for piece in request.stream():
         body += piece

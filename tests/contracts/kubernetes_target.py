@@ -11,6 +11,7 @@ from deploy.records import Attempt, Ending, Release
 from deploy.rollout.target import Prove, ReplicaState
 from deploy.targets.kubernetes.ownership import applied_fields
 from deploy.targets.kubernetes.target import KubernetesTarget
+from deploy.variables import Variables
 from tests.contracts.target import Place, Places, states, trust
 from tests.fakes.releases import attempt
 
@@ -53,9 +54,9 @@ class Deployer(KubernetesTarget):
         with self._in_lock():
             super().settle(*keep)
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, attempt: Attempt, variables: Variables | None = None) -> None:
         with self._in_lock():
-            super().begin(attempt)
+            super().begin(attempt, variables)
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
         with self._in_lock():

@@ -16,6 +16,7 @@ from kubernetes.client import ApiException
 
 from bench.application import ROOT, Application
 from bench.watching import Watcher
+from tests.processes import read_pod_environment
 
 RBAC = ROOT / "deploy" / "manifests" / "rbac.yaml"
 ACCOUNT = "twinship-deployer"
@@ -146,6 +147,22 @@ class Namespace:
         """Return the pods that are not being deleted."""
         found = self.core.list_namespaced_pod(self.name).items
         return [pod for pod in found if pod.metadata.deletion_timestamp is None]
+
+    def environment(self, pod: str) -> set[str]:
+        """Return the variables of a pod's first process, each as NAME=VALUE."""
+        return set(read_pod_environment(self.name, pod).split("\0"))
+
+    def describe_state(self) -> str:
+        """Return what all may read who may not read Secrets: records, objects and their events."""
+        core = self.core
+        kinds = (
+            core.list_namespaced_config_map,
+            core.list_namespaced_pod,
+            core.list_namespaced_event,
+            _apps(self.api).list_namespaced_deployment,
+            _apps(self.api).list_namespaced_replica_set,
+        )
+        return "".join(str(listed(self.name)) for listed in kinds)
 
     def port(self, service: str) -> int:
         """Return the port of the nodes that leads to a Service."""

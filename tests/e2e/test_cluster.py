@@ -17,6 +17,7 @@ from bench.load import Load
 from tests.e2e import server
 from tests.e2e.cluster import Namespace, until
 from tests.e2e.halted import halted
+from tests.e2e.planted import Secrets
 from tests.missing import lacking
 
 CRASHES = """
@@ -122,6 +123,38 @@ def test_another_machine_sees_and_rolls_back_the_same(served: Application, tmp_p
         served.ok("status", "--env", "staging", "--json").json["serving"]["digest"]
         == before[-2]["digest"]
     )
+
+
+def test_pods_get_variables_that_a_rollback_takes_back(
+    served: Application, cluster: Namespace
+) -> None:
+    """The secret is in an object of its own, and nothing else shows it."""
+    before = served.ok("status", "--env", "staging", "--json").json["serving"]
+    prefix = "TWINSHIP_ENVIRONMENTS__STAGING"
+    settings = {
+        f"{prefix}__ENV__APP_MAX_PICTURES": "31",
+        f"{prefix}__SECRETS__API_KEY": "KEY_OF_STAGING",
+        "KEY_OF_STAGING": "planted-one",
+    }
+    command = ("release", "--env", "staging", "--model", before["model"])
+    done = [served.ok(*command, **settings)]
+    name = f"{served.name}-staging-"
+    (pod, _) = [pod for pod in cluster.pods() if pod.metadata.name.startswith(name)]
+    assert cluster.environment(pod.metadata.name) >= {
+        "APP_MAX_PICTURES=31",
+        "API_KEY=planted-one",
+    }
+    done.append(served.ok(*command, "--dry-run", **settings | {"KEY_OF_STAGING": "planted-two"}))
+    assert "changed variables: API_KEY" in done[-1].out
+    done.append(served.ok("verify", "--env", "staging"))
+    done.append(served.ok("rollback", "--env", "staging", "--to", str(before["id"])))
+    (pod, _) = [pod for pod in cluster.pods() if pod.metadata.name.startswith(name)]
+    assert not [item for item in cluster.environment(pod.metadata.name) if "API_KEY" in item]
+
+    secrets = Secrets()
+    shown = "".join(f"{result.out}{result.err}" for result in done)
+    assert secrets.find((shown + cluster.describe_state()).encode()) == ""
+    assert secrets.find_in_folder(served.home) == {}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ state in which the previous one left the application.
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,19 @@ from typing import Any
 import pytest
 
 from bench.application import Application
+from tests.e2e.containers import docker
 from tests.e2e.digits import FOLDER, train
+from tests.e2e.planted import Secrets
+
+SEVEN = (Path(__file__).parents[2] / FOLDER / "model" / "golden" / "seven.json").read_bytes()
+HEADERS = 'headers = { "X-Api-Key" = "${API_KEY}" }'
+VARIABLES = """
+[environments.local.secrets]
+API_KEY = "DIGITS_KEY"
+
+[smoke.env]
+API_KEY = "stand-in"
+"""
 
 
 @pytest.fixture(scope="module", name="digits")
@@ -106,9 +120,61 @@ def test_a_model_that_fails_its_golden_case_is_refused(digits: Application) -> N
     assert digits.ok("verify").code == 0
 
 
+def test_an_application_gets_a_secret_that_nothing_shows(
+    digits: Application,
+) -> None:
+    """Requests need it, also golden cases, and another secret is another rollout."""
+    train(digits.folder / "model", version="4", seed=0)
+    digits.edit("model/model.toml", 'path = "/predict",', f'path = "/predict", {HEADERS},')
+    digits.ok("model.publish", "--directory", "model")
+    with (digits.folder / "pipeline.toml").open("a", encoding="utf-8") as file:
+        file.write(VARIABLES)
+    digits.commit("a key")
+
+    done = [digits.invoke("release")]
+    assert done[0].code == 2
+    assert "the environment variable DIGITS_KEY is not set" in done[0].err
+    done.append(digits.ok("release", DIGITS_KEY="planted-one"))
+    assert [_status(digits, key) for key in ("planted-one", "stand-in")] == [200, 401]
+    planned = digits.ok("release", "--dry-run", "--json", DIGITS_KEY="planted-two")
+    done.append(planned)
+    assert planned.json[-1]["why"] == "changed variables: API_KEY"
+    done.append(digits.ok("--debug", "release", DIGITS_KEY="planted-two"))
+    assert [_status(digits, key) for key in ("planted-one", "planted-two")] == [401, 200]
+    done += [digits.ok(command) for command in ("verify", "status", "history", "doctor")]
+
+    secrets = Secrets()
+    shown = "".join(f"{result.out}{result.err}" for result in done)
+    (proxy,) = [name for name in _containers(digits) if name.endswith("-door")]
+    for text in (shown, docker("inspect", proxy), docker("image", "inspect", _image(digits))):
+        assert secrets.find(text.encode()) == ""
+    for folder in (digits.folder, digits.home):
+        assert secrets.find_in_folder(folder) == {}
+    assert secrets.find_in_container(proxy, "/state") == {}
+
+
+def _status(digits: Application, key: str) -> int:
+    """Return the status of a prediction with that key."""
+    request = urllib.request.Request(f"{digits.url}/predict", SEVEN, {"X-Api-Key": key})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def _containers(digits: Application) -> list[str]:
+    """Return the names of the application's containers."""
+    chosen = f"label=dev.twinship.app={digits.name}"
+    return docker("ps", "--all", "--filter", chosen, "--format", "{{.Names}}").split()
+
+
+def _image(digits: Application) -> str:
+    """Return the image of a replica."""
+    name = next(name for name in _containers(digits) if not name.endswith("-door"))
+    return docker("inspect", "--format", "{{.Image}}", name).strip()
+
+
 def _seven(digits: Application) -> Any:
     """Return the response to a picture of a seven that is not in the training data."""
-    return digits.post(
-        "/predict",
-        (Path(__file__).parents[2] / FOLDER / "model" / "golden" / "seven.json").read_bytes(),
-    )
+    return digits.post("/predict", SEVEN)

@@ -160,11 +160,13 @@ class Application:
         layer = pipeline.fetch(context, version)
         return stages.join(pipeline.build(context), layer, context.repository)
 
-    def publish(self, version: str, size: int = 5000) -> Model:
-        """Publish a version of the model."""
+    def publish(self, version: str, size: int = 5000, key: str = "") -> Model:
+        """Publish a version of the model, whose golden case may have a header X-Key."""
         folder = self.folder / "models" / version
         (folder / "golden").mkdir(parents=True)
-        (folder / "model.toml").write_text(MODEL.format(version=version), encoding="utf-8")
+        headers = f'path = "/score", headers = {{ X-Key = "{key}" }}' if key else 'path = "/score"'
+        text = MODEL.format(version=version).replace('path = "/score"', headers)
+        (folder / "model.toml").write_text(text, encoding="utf-8")
         (folder / "labels.txt").write_text("three\n", encoding="utf-8")
         (folder / "golden" / "three.json").write_text("{}", encoding="utf-8")
         (folder / "model.onnx").write_bytes(b"\x08" + version.encode() * size)

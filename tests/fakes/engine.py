@@ -85,6 +85,7 @@ class FakeContainer:
             self.started,
             self.out_of_memory,
             self.ended,
+            {"PATH": "/bin", **self.spec.environment},
         )
 
 

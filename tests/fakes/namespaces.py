@@ -22,6 +22,7 @@ from deploy.targets.kubernetes.render import TRACK_LABEL, Rendering, Track
 from deploy.targets.kubernetes.state import ClusterState, DeploymentState
 from deploy.targets.kubernetes.target import KubernetesTarget
 from deploy.targets.kubernetes.writer import Writer
+from deploy.variables import NO_VARIABLES, Variables
 from tests.contracts.kubernetes_target import Deployer, environment
 from tests.fakes.deployers import Mortal
 from tests.fakes.engine import Script
@@ -85,6 +86,7 @@ class FakeNamespace:
 
     def target(self, *, replicas: int = 2, **changed: Any) -> Deployer:
         """Return the environment's target, which acquires the lock for each change by itself."""
+        read_variables = _pop_variables(changed)
         rendering = self.rendering(replicas=replicas, **changed)
         return Deployer(
             self.cluster,
@@ -93,6 +95,7 @@ class FakeNamespace:
             self.endpoint_finder(rendering),
             self.cluster.clock,
             self._read_metrics,
+            variables=read_variables,
         )
 
     def deployer(
@@ -103,6 +106,7 @@ class FakeNamespace:
         **changed: Any,
     ) -> KubernetesTarget:
         """Return the environment's target of another process, which may be killed by a request."""
+        read_variables = _pop_variables(changed)
         cluster = cast("Cluster", Mortal(self.cluster, is_killed))
         rendering = self.rendering(replicas=replicas, **{"lock_wait": 60.0, **changed})
         return KubernetesTarget(
@@ -112,6 +116,7 @@ class FakeNamespace:
             self.endpoint_finder(rendering),
             self.cluster.clock,
             self._read_metrics,
+            variables=read_variables,
         )
 
     def endpoint_finder(self, rendering: Rendering) -> EndpointFinder:
@@ -190,6 +195,10 @@ class FakeNamespace:
             {"kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": count}}, by
         )
 
+    def environments(self) -> list[dict[str, str]]:
+        """Return the variables of each active pod."""
+        return [self.cluster.environment(self.get("Pod", name)) for name in self.pods()]
+
     def lose(self, replica: str) -> None:
         """Remove a replica."""
         self.cluster.lose(replica)
@@ -233,6 +242,12 @@ class FakeNamespace:
             "lock": self.get("Lease", f"{NAME}-deployer")["spec"]["holderIdentity"],
             "outcome": self.deployer().history()[-1].outcome,
         }
+
+
+def _pop_variables(changed: dict[str, Any]) -> Callable[[], Variables]:
+    """Take the variables out of changed settings, or what reads them; return what reads them."""
+    given: Any = changed.pop("variables", NO_VARIABLES)
+    return (lambda: given) if isinstance(given, Variables) else given
 
 
 def _image(item: Object) -> str:

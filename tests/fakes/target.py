@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -12,8 +12,10 @@ from deploy.clients.http import Endpoint
 from deploy.clients.log_lines import TimedLine
 from deploy.errors import RolloutLocked
 from deploy.records import Attempt, Ending, Release, Rollout
+from deploy.rollout.history import current
 from deploy.rollout.logs import LogSource, Window
 from deploy.rollout.target import CanaryVerb, Prove, Replica, ReplicaState, replica_error
+from deploy.variables import NO_VARIABLES, Variables
 
 COUNT = 2
 
@@ -30,6 +32,7 @@ class MemoryTarget:
         direct: where new replicas are reached before they get requests; None if they cannot be.
         endpoint_problem: why clients get no response at the endpoint; empty if they do.
         written: the lines that the replicas of an image have written, by its digest.
+        settings: returns the variables of the settings.
     """
 
     environment = "local"
@@ -44,6 +47,8 @@ class MemoryTarget:
         self.direct: Endpoint | None = None
         self.endpoint_problem = ""
         self.written: dict[str, list[TimedLine]] = {}
+        self.settings: Callable[[], Variables] = lambda: NO_VARIABLES
+        self._given: dict[int, Variables] = {}
         self._interrupted_call = ""
         self._failing_calls: dict[str, BaseException] = {}
         self._attempts: dict[int, Attempt] = {}
@@ -69,6 +74,7 @@ class MemoryTarget:
         """Add earlier attempts; the last release that succeeded serves."""
         for rollout in rollouts:
             self._attempts[rollout.attempt.id] = rollout.attempt
+            self._given[rollout.attempt.id] = self.settings()
             if rollout.ending:
                 self._endings[rollout.attempt.id] = rollout.ending
             if rollout.succeeded:
@@ -99,10 +105,11 @@ class MemoryTarget:
             for number, attempt in sorted(self._attempts.items())
         )
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, attempt: Attempt, variables: Variables | None = None) -> None:
         self._call(f"begin {attempt.id}")
         assert self._open is None, "the attempt before has not ended"
         self._open = attempt
+        self._given[attempt.id] = self.settings() if variables is None else variables
         self._attempts[attempt.id] = attempt
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
@@ -145,6 +152,13 @@ class MemoryTarget:
     def serves(self, release: Release) -> bool:
         replicas = [(release.image.digest, ReplicaState.SERVING)] * COUNT
         return self.running == replicas and not self.endpoint_problem
+
+    def variables(self) -> Variables:
+        now = current(self.history())
+        return self._given.get(now.attempt.id, NO_VARIABLES) if now else NO_VARIABLES
+
+    def variables_for(self, returns_to: int | None) -> Variables:
+        return self._given.get(returns_to or 0) or self.settings()
 
     def find_endpoint_problem(self) -> str:
         return self.endpoint_problem

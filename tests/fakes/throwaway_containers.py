@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from deploy.clients.docker.protocol import Limits
@@ -17,6 +17,7 @@ class MemoryContainers:
     Attributes:
         images: The images, in order.
         limits: What their processes may use, in order.
+        environments: Their variables, in order.
         alive: Whether their processes are running.
         log: Their output.
     """
@@ -24,11 +25,15 @@ class MemoryContainers:
     def __init__(self) -> None:
         self.images: list[str] = []
         self.limits: list[Limits] = []
+        self.environments: list[Mapping[str, str]] = []
         self.alive = True
         self.log = "listening"
 
     @contextmanager
-    def __call__(self, image: str, port: int, limits: Limits) -> Iterator[ThrowawayContainer]:
+    def __call__(
+        self, image: str, port: int, limits: Limits, environment: Mapping[str, str]
+    ) -> Iterator[ThrowawayContainer]:
+        self.environments.append(environment)
         self.images.append(image)
         self.limits.append(limits)
         yield ThrowawayContainer(

@@ -223,7 +223,16 @@ def test_a_release_without_azure_imports_only_its_names_from_there() -> None:
 # The layers of `deploy`, from the bottom. A module is in the layer of the longest name that fits.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("text",),
-    ("errors", "records", "progress", "interrupts", "clock", "nearest", "validation"),
+    (
+        "errors",
+        "records",
+        "progress",
+        "interrupts",
+        "clock",
+        "nearest",
+        "validation",
+        "variables",
+    ),
     ("archive", "ci", "git_lfs", "platforms", "source.patterns"),
     # Locks and the cache record the process that they belong to; the module reads /proc only.
     ("machine.process",),
@@ -285,6 +294,7 @@ def test_modules_import_only_from_their_own_layer_or_a_lower_one() -> None:
         ("clock", []),
         ("nearest", []),
         ("validation", []),
+        ("variables", ["deploy.text.hide_secrets"]),
         # A display shows text from outside.
         ("progress", ["deploy.text.escape_line"]),
     ],

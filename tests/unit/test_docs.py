@@ -24,6 +24,7 @@ from deploy.settings.image import ImageBuild, Wheels
 from deploy.settings.model import ModelSource
 from deploy.settings.reading import Settings
 from deploy.settings.table import Table
+from deploy.settings.variables import Smoke
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -35,6 +36,7 @@ TABLES: dict[str, type[Table]] = {
     "[image]": ImageBuild,
     "[image.wheels]": Wheels,
     "[azure]": Azure,
+    "[smoke]": Smoke,
     "[environments.NAME]": environments.Environment,
     "[environments.NAME], target docker": environments.Docker,
     "[environments.NAME], target kubernetes": environments.Kubernetes,

@@ -523,7 +523,14 @@ def _container(found: Mapping[str, Any]) -> Container:
         started=_parse_time(state["StartedAt"]),
         out_of_memory=bool(state.get("OOMKilled")),
         ended=_parse_time(state["FinishedAt"]),
+        environment=_parse_environment(found["Config"].get("Env") or ()),
     )
+
+
+def _parse_environment(items: Iterable[str]) -> dict[str, str]:
+    """Return variables by name from items such as NAME=VALUE."""
+    pairs = (item.partition("=") for item in items)
+    return {name: value for name, _, value in pairs}
 
 
 def find_exit(events: list[Mapping[str, Any]]) -> Exit | None:

@@ -40,7 +40,7 @@ class Spec:
         image: A reference or an image id.
         labels: The labels by which it is found.
         command: Replaces the image's own command.
-        environment: Additional variables.
+        environment: Additional variables; some may be secret.
         network: The network that it joins; empty for none.
         ip: Its fixed address in that network.
         ports: Pairs of host address and host port, by container port.
@@ -55,7 +55,7 @@ class Spec:
     image: str
     labels: Mapping[str, str]
     command: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     network: str = ""
     ip: str = ""
     ports: Mapping[int, tuple[str, int]] = field(default_factory=dict)
@@ -81,6 +81,7 @@ class Container:
         started: When its last process started; None if none has.
         out_of_memory: Whether its last process was killed because of its limit of memory.
         ended: When its last process ended; None if none has.
+        environment: The variables of its process, with those of its image; some may be secret.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Container:
     started: datetime | None = None
     out_of_memory: bool = False
     ended: datetime | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def last_exit(self) -> Exit | None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from deploy.clients.docker.address import find_engine_address, library_variables
@@ -26,7 +27,9 @@ _ADDRESS = "127.0.0.1"
 _FORWARDED_WITHIN = 5.0
 _POLL = 0.1
 
-StartContainer = Callable[[str, int, Limits], "AbstractContextManager[ThrowawayContainer]"]
+StartContainer = Callable[
+    [str, int, Limits, Mapping[str, str]], "AbstractContextManager[ThrowawayContainer]"
+]
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,19 @@ class ThrowawayContainer:
 
 
 @contextmanager
-def throwaway_container(image: str, port: int, limits: Limits) -> Iterator[ThrowawayContainer]:
+def throwaway_container(
+    image: str,
+    port: int,
+    limits: Limits,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[ThrowawayContainer]:
     """Run an image as in a release: read-only, without capabilities, on the loopback address.
 
     Args:
         image: The id of an image of the engine.
         port: The port on which its process listens.
         limits: What its processes may use.
+        environment: Its variables, besides the image's own.
 
     Raises:
         EngineFailed, DiskFull: The container cannot be started, or its port is on another machine.
@@ -62,7 +71,7 @@ def throwaway_container(image: str, port: int, limits: Limits) -> Iterator[Throw
     with translate_errors(image, "the engine could not start the image"), ExitStack() as stack:
         # testcontainers reads variables and files when it is imported and when it starts something.
         with library_variables(find_engine_address()):
-            container = stack.enter_context(_create(image, port, limits))
+            container = stack.enter_context(_create(image, port, limits, environment))
         wrapped = container.get_wrapped_container()
         published = _published_port(wrapped, port)
         if published:
@@ -75,7 +84,7 @@ def throwaway_container(image: str, port: int, limits: Limits) -> Iterator[Throw
         )
 
 
-def _create(image: str, port: int, limits: Limits) -> Any:  # noqa: ANN401 - testcontainers is imported lazily
+def _create(image: str, port: int, limits: Limits, environment: Mapping[str, str]) -> Any:  # noqa: ANN401 - testcontainers is imported lazily
     """Return a container that is to be started; what killed processes left is removed first."""
     from testcontainers.core.container import DockerContainer
 
@@ -88,6 +97,8 @@ def _create(image: str, port: int, limits: Limits) -> Any:  # noqa: ANN401 - tes
         **limit_options(limits),
     }
     container = DockerContainer(image).with_kwargs(**hardened).with_tmpfs_mount("/tmp", "size=64m")  # noqa: S108 - a path in the container
+    for name, value in environment.items():
+        container.with_env(name, value)
     # The methods of testcontainers publish a port on every address of the machine.
     container.ports = {f"{port}/tcp": (_ADDRESS, None)}  # type: ignore[dict-item]  # its type has no addresses
     client = container.get_docker_client().client

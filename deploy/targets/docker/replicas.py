@@ -10,13 +10,20 @@ from deploy import progress
 from deploy.clients.docker.protocol import Container, Spec, find_image_id
 from deploy.clock import REAL, Clock
 from deploy.errors import RolloutFailed
-from deploy.machine.labels import IMAGE, SLOT
+from deploy.machine.labels import ATTEMPT, IMAGE, SLOT
 from deploy.records import Release
 from deploy.rollout.target import replica_error
 from deploy.settings.environments import Docker
 from deploy.targets.docker.haproxy import slot_address
 from deploy.targets.docker.proxy import Proxy, Slot
-from deploy.targets.docker.state import DockerState, slot_of
+from deploy.targets.docker.state import (
+    DockerState,
+    attempt_of,
+    slot_of,
+    variable_labels,
+    variables_of,
+)
+from deploy.variables import Variables
 
 _POLL = 0.05
 _LOG_LINES = 15
@@ -41,27 +48,57 @@ class Replicas:
         self._env = env
         self._clock = clock
 
-    def find_usable(self, release: Release) -> list[Container]:
-        """Return the running replicas of a release; remove those of it that ended."""
+    def find(self, release: Release) -> list[Container]:
+        """Return the replicas of a release, running or not."""
+        digest = release.image.digest
+        return [item for item in self._state.replicas() if item.labels[IMAGE] == digest]
+
+    def find_generation(self, release: Release, last: int) -> list[Container]:
+        """Return the replicas of a release that have the variables that an attempt gave them.
+
+        Args:
+            release: the release.
+            last: the attempt; without replicas of its own, the last before it that has some.
+        """
+        found = self.find(release)
+        started = [item for item in found if attempt_of(item) <= last]
+        if not started:
+            return []
+        variables = variables_of(max(started, key=attempt_of))
+        return [item for item in found if not variables.differences(variables_of(item))]
+
+    def find_usable(self, release: Release, variables: Variables) -> list[Container]:
+        """Return the running replicas of a release with those variables; remove ended ones."""
         found = [
-            item for item in self._state.replicas() if item.labels[IMAGE] == release.image.digest
+            item for item in self.find(release) if not variables.differences(variables_of(item))
         ]
         for container in found:
             if not container.running:
                 self._engine.remove(container.id)
         return [container for container in found if container.running]
 
-    def start(self, proxy: Proxy, release: Release) -> Container:
-        """Start a replica in a free slot; it gets no requests yet."""
+    def start(
+        self, proxy: Proxy, release: Release, variables: Variables, attempt: int
+    ) -> Container:
+        """Start a replica in a free slot; it gets no requests yet.
+
+        Args:
+            proxy: the proxy.
+            release: the release that it runs.
+            variables: the variables that it gets.
+            attempt: the number of the attempt that starts it.
+        """
         state = self._state
         used = {slot_of(container) for container in state.replicas()}
         slot = next(number for number in range(1, len(used) + 2) if number not in used)
         proxy.admit(slot, "drain")
+        own = {SLOT: str(slot), IMAGE: release.image.digest, ATTEMPT: str(attempt)}
         container = self._engine.create(
             Spec(
                 name=f"{state.name}-{slot}",
                 image=find_image_id(self._engine, release.image) or release.reference,
-                labels=state.replica_labels | {SLOT: str(slot), IMAGE: release.image.digest},
+                labels=state.replica_labels | own | variable_labels(variables),
+                environment=variables.environment,
                 network=state.name,
                 ip=slot_address(state.subnet(), slot),
                 limits=self._env.limits(release.image.layer.size),
@@ -137,7 +174,8 @@ class Replicas:
             raise self._error(container, _describe_end(now))
 
     def _error(self, container: Container, what: str) -> RolloutFailed:
-        return replica_error(what, container.name, self._engine.logs(container.id, _LOG_LINES))
+        log = self._engine.logs(container.id, _LOG_LINES)
+        return replica_error(what, container.name, variables_of(container).hide(log))
 
 
 def _describe_end(container: Container | None) -> str:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from deploy.clients.docker.protocol import Container, Engine
-from deploy.machine.labels import APP, ENVIRONMENT, LABEL, ROLE, SLOT
+from deploy.machine.labels import (
+    APP,
+    ATTEMPT,
+    ENVIRONMENT,
+    LABEL,
+    ROLE,
+    SECRETS,
+    SLOT,
+    VALUES,
+)
+from deploy.variables import Variables
 
 # Labels of containers that older versions made say so too.
 _PROXY = "door"
@@ -71,3 +81,24 @@ class DockerState:
 def slot_of(replica: Container) -> int:
     """Return the number of a replica's slot in the proxy."""
     return int(replica.labels[SLOT])
+
+
+def attempt_of(replica: Container) -> int:
+    """Return the number of the attempt that started a replica; 0 for one of an older version."""
+    return int(replica.labels.get(ATTEMPT, "0"))
+
+
+def variables_of(replica: Container) -> Variables:
+    """Return the variables that a replica was given, without those of its image."""
+
+    def select(label: str) -> dict[str, str]:
+        names = filter(None, replica.labels.get(label, "").split(","))
+        return {name: replica.environment.get(name, "") for name in names}
+
+    return Variables(select(VALUES), select(SECRETS))
+
+
+def variable_labels(variables: Variables) -> dict[str, str]:
+    """Return the labels by which `variables_of` finds a replica's variables; none for none."""
+    names = {VALUES: ",".join(variables.values), SECRETS: ",".join(variables.secrets)}
+    return {label: text for label, text in names.items() if text}

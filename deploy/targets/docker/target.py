@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from deploy import progress
@@ -17,6 +18,7 @@ from deploy.clock import REAL, Clock
 from deploy.errors import EngineFailed
 from deploy.machine.labels import IMAGE
 from deploy.records import Attempt, Ending, Release, Rollout
+from deploy.rollout.history import current
 from deploy.rollout.logs import LogSource
 from deploy.rollout.target import Prove, Replica, ReplicaState
 from deploy.settings.app import App
@@ -28,9 +30,23 @@ from deploy.targets.docker.proxy import Proxy, ProxyState, Slot
 from deploy.targets.docker.proxy_container import ProxyContainer
 from deploy.targets.docker.published_port import PublishedPort
 from deploy.targets.docker.replicas import Replicas
-from deploy.targets.docker.state import DockerState, slot_of
+from deploy.targets.docker.state import DockerState, attempt_of, slot_of, variables_of
+from deploy.variables import NO_VARIABLES, Variables
 
 _STABLE_AFTER = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Supplies:
+    """What new replicas need from outside of the host.
+
+    Attributes:
+        login: returns user and password for the pull of a release, or None.
+        variables: returns the variables of the settings, or raises SettingsInvalid.
+    """
+
+    login: Callable[[Release], tuple[str, str] | None]
+    variables: Callable[[], Variables] = lambda: NO_VARIABLES
 
 
 class DockerTarget:
@@ -42,7 +58,7 @@ class DockerTarget:
         name: the environment's name.
         env: the environment's settings.
         services_image: returns the image of the proxy and the lock, and builds it if missing.
-        login: returns user and password for the pull of a release, or None.
+        supplies: what replicas need from outside of the host.
         require_free_port: raises PortTaken if another program listens on an address and port.
         send: sends one request to an endpoint, or raises NoResponse.
         clock: measures time and lets it pass.
@@ -55,7 +71,7 @@ class DockerTarget:
         name: str,
         env: Docker,
         services_image: Callable[[], str],
-        login: Callable[[Release], tuple[str, str] | None],
+        supplies: Supplies,
         require_free_port: Callable[[str, int], None],
         send: SendOnce = send,
         clock: Clock = REAL,
@@ -63,7 +79,8 @@ class DockerTarget:
         self._engine = engine
         self._env = env
         self._clock = clock
-        self._login = login
+        self._supplies = supplies
+        self._given: Variables | None = None
         self.environment = name
         self.url = env.url
         self.endpoint = Endpoint(env.url)
@@ -89,8 +106,9 @@ class DockerTarget:
         """Return all attempts, oldest first."""
         return self._history.read()
 
-    def begin(self, attempt: Attempt) -> None:
-        """Record that an attempt begins; `restore` needs no more than the proxy's own file."""
+    def begin(self, attempt: Attempt, variables: Variables | None = None) -> None:
+        """Record that an attempt begins; `restore` needs only the proxy's file and old replicas."""
+        self._given = variables
         self._history.begin(attempt)
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
@@ -143,6 +161,19 @@ class DockerTarget:
             and not self.find_endpoint_problem()
         )
 
+    def variables(self) -> Variables:
+        """Return the variables of what serves, from its replicas."""
+        now = current(self._history.read())
+        found = self._find_serving(now.attempt.release) if now else []
+        return next(map(variables_of, found), NO_VARIABLES)
+
+    def variables_for(self, returns_to: int | None) -> Variables:
+        """Return those of the settings, or of an attempt whose replicas are still there."""
+        if returns_to == self._last_proven():
+            return self.variables()
+        left = [item for item in self._state.replicas() if attempt_of(item) == returns_to]
+        return variables_of(left[0]) if left else self._supplies.variables()
+
     def find_endpoint_problem(self) -> str:
         """Return why clients are not served at the published port; empty if they are."""
         return self._published_port.find_problem()
@@ -158,16 +189,50 @@ class DockerTarget:
 
         Replicas can only be reached through the proxy, so they are not proven before they serve.
         """
-        self._replace(release)
+        number = max((item.attempt.id for item in self._history.read()), default=0)
+        variables = self._supplies.variables() if self._given is None else self._given
+        # Replicas of the same release that have other variables are told apart by their attempts:
+        # there may be those of the last that was proven, and those of this one.
+        proven, unproven = self._split_by_proof(release)
+        serving = {item.id for item in self._find_proven(release)}
+        self._retire([item for item in proven if item.id not in serving])
+        self._replace(release, variables, number)
+        self._retire([item for item in unproven if variables.differences(variables_of(item))])
 
     def restore(self, release: Release) -> None:
         """Admit the replicas of the previous release again, and drain the others."""
-        self._replace(release)
+        own = next(map(variables_of, self._find_proven(release)), None)
+        variables = self._supplies.variables() if own is None else own
+        self._replace(release, variables, self._last_proven())
 
-    def _replace(self, release: Release) -> None:
+    def _split_by_proof(self, release: Release) -> tuple[list[Container], list[Container]]:
+        """Return the replicas of a release from attempts up to the last proven one, and later."""
+        last = self._last_proven()
+        found = self._replicas.find(release)
+        return (
+            [item for item in found if attempt_of(item) <= last],
+            [item for item in found if attempt_of(item) > last],
+        )
+
+    def _last_proven(self) -> int:
+        """Return the number of the last attempt that succeeded; 0 if none has."""
+        now = current(self._history.read())
+        return now.attempt.id if now else 0
+
+    def _find_proven(self, release: Release) -> list[Container]:
+        """Return the replicas by which a release served last, running or not."""
+        return self._replicas.find_generation(release, self._last_proven())
+
+    def _retire(self, containers: list[Container]) -> None:
+        if containers:
+            proxy = self._proxy_container.ensure()
+            for container in containers:
+                self._replicas.retire(proxy, container)
+
+    def _replace(self, release: Release, variables: Variables, attempt: int) -> None:
         self._ensure_image(release)
         wanted = self._env.replicas
-        kept = self._replicas.find_usable(release)
+        kept = self._replicas.find_usable(release, variables)
         kept_ids = {item.id for item in kept}
         old = [item for item in self._state.replicas() if item.id not in kept_ids]
         proxy = self._proxy_container.ensure(room=max(0, wanted - len(kept)))
@@ -176,7 +241,9 @@ class DockerTarget:
         new: list[Container] = []
         for index in range(wanted):
             reused = index < len(kept)
-            new.append(kept[index] if reused else self._replicas.start(proxy, release))
+            new.append(
+                kept[index] if reused else self._replicas.start(proxy, release, variables, attempt)
+            )
             self._replicas.admit(proxy, new[-1])
             if index < len(old):
                 proxy.admit(slot_of(old[index]), "drain")
@@ -184,23 +251,28 @@ class DockerTarget:
 
     def _ensure_image(self, release: Release) -> None:
         if find_image_id(self._engine, release.image) is None:
-            self._engine.pull(release.reference, self._login(release), progress.report)
+            self._engine.pull(release.reference, self._supplies.login(release), progress.report)
 
     def settle(self, *keep: Release) -> None:
-        """Retire every replica of another release.
+        """Retire every replica of another release, and of other variables than those that serve.
 
         From now on a proxy that is restarted sends requests to the first of the given releases.
         """
         proxy = self._proxy_container.ensure()
-        self._save_admitted(proxy, keep[0].image.digest if keep else "")
-        images = {release.image.digest for release in keep}
+        serving = self._find_serving(keep[0]) if keep else []
+        self._save_admitted(proxy, serving)
+        standby = {release.image.digest for release in keep[1:]}
+        kept = {item.id for item in serving}
         for container in self._state.replicas():
-            if container.labels[IMAGE] not in images:
+            if container.id not in kept and container.labels[IMAGE] not in standby:
                 self._replicas.retire(proxy, container)
 
-    def _save_admitted(self, proxy: Proxy, image: str) -> None:
-        """Have the proxy admit the replicas of an image now and whenever it is restarted."""
-        serving = [item for item in self._state.replicas() if item.labels[IMAGE] == image]
+    def _find_serving(self, release: Release) -> list[Container]:
+        """Return the replicas by which a release serves, whose attempt may not have ended."""
+        return self._find_proven(release) or self._replicas.find(release)
+
+    def _save_admitted(self, proxy: Proxy, serving: list[Container]) -> None:
+        """Have the proxy admit those replicas now and whenever it is restarted."""
         # In this order: a proxy that is restarted between the two admits them by its file.
         self._proxy_container.save_admitted(proxy, frozenset(map(slot_of, serving)))
         self._replicas.admit_all(proxy, serving)

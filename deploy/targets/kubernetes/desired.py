@@ -10,6 +10,7 @@ from collections.abc import Callable
 from deploy.clients.kubernetes.protocol import Object
 from deploy.records import Attempt, Release
 from deploy.targets.kubernetes.compatibility import Compatibility
+from deploy.targets.kubernetes.pod_variables import NO_POD_VARIABLES, PodVariables
 from deploy.targets.kubernetes.pods import TEMPLATE_ANNOTATION
 from deploy.targets.kubernetes.render import TRACKS, Rendering, Track
 from deploy.targets.kubernetes.state import (
@@ -74,7 +75,8 @@ class DesiredObjects:
         """Return a hash of what a release is rendered to.
 
         It does not depend on attempt and track, nor on the cluster's version: an upgrade of the
-        cluster is no reason for a rollout.
+        cluster is no reason for a rollout. Variables are compared by themselves, as a rollback may
+        return to older ones.
         """
         rendering = self._rendering
         track = TRACKS[0]
@@ -88,7 +90,13 @@ class DesiredObjects:
         ]
         return _hash(objects)
 
-    def render(self, track: Track, release: Release, attempt: Attempt | None) -> list[Object]:
+    def render(
+        self,
+        track: Track,
+        release: Release,
+        attempt: Attempt | None,
+        variables: PodVariables = NO_POD_VARIABLES,
+    ) -> list[Object]:
         """Return all objects of an environment that serves a release, in the order of writing.
 
         The number of replicas is the one in the settings, so that applying the objects undoes the
@@ -104,7 +112,7 @@ class DesiredObjects:
             rendering.autoscaler(track),
         )
         fitted = [self._compatibility.fit(item) for item in supporting if item]
-        return [*fitted, self.render_deployment(track, release, count, attempt)]
+        return [*fitted, self.render_deployment(track, release, count, attempt, variables)]
 
     def replica_seconds(self, release: Release) -> float:
         """Return the seconds that one replica may take: for a node, the pull and the start."""
@@ -113,12 +121,17 @@ class DesiredObjects:
         return _SCHEDULING_SECONDS + pull_seconds + start_seconds
 
     def render_deployment(
-        self, track: Track, release: Release, count: int, attempt: Attempt | None
+        self,
+        track: Track,
+        release: Release,
+        count: int,
+        attempt: Attempt | None,
+        variables: PodVariables = NO_POD_VARIABLES,
     ) -> Object:
         """Return the Deployment of a track, with the hashes of its settings and its template."""
         seconds = int(self.replica_seconds(release))
         item = self._compatibility.fit(
-            self._rendering.deployment(release, track, count, attempt, seconds)
+            self._rendering.deployment(release, track, count, attempt, seconds, variables)
         )
         ensure_mapping(item, "metadata", "annotations").update(
             {

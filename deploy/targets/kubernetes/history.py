@@ -4,7 +4,7 @@ An entry is a whole rollout, so a write cannot leave half of one. When the objec
 size limit of the API server (1 MiB), the evidence of the oldest failures goes first, and then the
 oldest entries; they also go when there are too many.
 The last successful one is never removed, because it is what serves. The ConfigMap also has the
-snapshot of an attempt that has not ended.
+snapshot of an attempt that has not ended, and the variables of each attempt, without its secrets.
 
 Source: the Kubernetes documentation, "ConfigMaps".
 """
@@ -12,11 +12,13 @@ Source: the Kubernetes documentation, "ConfigMaps".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterRefused
 from deploy.records import Attempt, Ending, Record, Rollout
 from deploy.rollout.target import CanaryVerb
+from deploy.targets.kubernetes.pod_variables import PodVariables
 from deploy.targets.kubernetes.snapshot import Snapshot
 
 MAX_ENTRIES = 200
@@ -24,6 +26,7 @@ MAX_BYTES = 800_000
 WRITE_TRIES = 10
 _DECISION_KEY = "decision"
 _SNAPSHOT_KEY = "before"
+_VARIABLES = "env-"
 
 
 class Decision(Record):
@@ -59,7 +62,11 @@ class History:
         return tuple(entry for entry in entries if entry), not entries or None in entries
 
     def begin(
-        self, attempt: Attempt, *recovered: Rollout, snapshot: Snapshot | None = None
+        self,
+        attempt: Attempt,
+        *recovered: Rollout,
+        snapshot: Snapshot | None = None,
+        variables: Mapping[int, PodVariables] = MappingProxyType({}),
     ) -> None:
         """Record that an attempt begins, and remove the decision about an earlier canary.
 
@@ -67,6 +74,7 @@ class History:
             attempt: the attempt that begins.
             recovered: earlier attempts that the history has lost, to be recorded again.
             snapshot: what served until then, kept until the attempt ends; None if nothing did.
+            variables: the variables of these attempts, by their numbers.
         """
 
         def change(data: dict[str, str]) -> None:
@@ -76,6 +84,8 @@ class History:
                 data[_SNAPSHOT_KEY] = snapshot.model_dump_json()
             for item in (*recovered, Rollout(attempt=attempt, ending=None)):
                 data[_key(item.attempt)] = item.model_dump_json()
+            for number, given in variables.items():
+                data[_variables_key(number)] = given.model_dump_json(exclude_defaults=True)
             _remove_oldest(data)
 
         self._write(change)
@@ -92,6 +102,29 @@ class History:
     def snapshot(self) -> Snapshot | None:
         """Return the snapshot of the attempt that has not ended; None if there is none."""
         return Snapshot.from_cache(self._data().get(_SNAPSHOT_KEY))
+
+    def variables(self, number: int) -> PodVariables | None:
+        """Return the variables of an attempt; None if none were recorded."""
+        return self.all_variables().get(number)
+
+    def all_variables(self) -> dict[int, PodVariables]:
+        """Return the variables of attempts by their numbers, also of those that were removed."""
+        numbers = {
+            int(key.removeprefix(_VARIABLES)): text
+            for key, text in self._data().items()
+            if key.startswith(_VARIABLES) and key.removeprefix(_VARIABLES).isdecimal()
+        }
+        found = {number: PodVariables.from_cache(text) for number, text in numbers.items()}
+        return {number: item for number, item in found.items() if item is not None}
+
+    def forget_variables(self, numbers: Iterable[int]) -> None:
+        """Remove the variables of attempts."""
+
+        def change(data: dict[str, str]) -> None:
+            for number in numbers:
+                data.pop(_variables_key(number), None)
+
+        self._write(change)
 
     def decide(self, decision: Decision) -> None:
         """Record a decision for the deployer that holds the canary."""
@@ -136,6 +169,10 @@ def _key(attempt: Attempt) -> str:
     return f"{attempt.id:06}"
 
 
+def _variables_key(number: int) -> str:
+    return f"{_VARIABLES}{number:06}"
+
+
 def _entry_keys(data: Iterable[str]) -> list[str]:
     """Return the keys of entries, oldest first."""
     return sorted((key for key in data if key.isdecimal()), key=int)
@@ -156,7 +193,17 @@ def _remove_oldest(data: dict[str, str]) -> None:
 
 
 def _is_small(data: Mapping[str, str]) -> bool:
-    return sum(len(text.encode()) for text in data.values()) <= MAX_BYTES
+    return _count_bytes(data) <= MAX_BYTES
+
+
+def _count_bytes(data: Mapping[str, str]) -> int:
+    """Return the bytes of the texts, without those of variables that are removed soon."""
+    kept = {f"{_VARIABLES}{key}" for key in _entry_keys(data)}
+    return sum(
+        len(text.encode())
+        for key, text in data.items()
+        if key in kept or not key.startswith(_VARIABLES)
+    )
 
 
 def _without_evidence(text: str) -> str:

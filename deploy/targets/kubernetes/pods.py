@@ -6,13 +6,14 @@ Source: the Kubernetes documentation, "Pod Lifecycle", and the API reference, "P
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clients.kubernetes.transport import one_line
-from deploy.errors import ClusterError, format_log_tail
+from deploy.errors import ClusterError, ClusterForbidden, format_log_tail
 from deploy.records import Exit
 from deploy.targets.kubernetes.pod_problems import (
     count_exits,
@@ -20,7 +21,9 @@ from deploy.targets.kubernetes.pod_problems import (
     find_problem,
     is_crash_looping,
 )
+from deploy.targets.kubernetes.pod_variables import read_secrets, secret_sources
 from deploy.targets.kubernetes.render import IMAGE_LABEL, TRACK_LABEL
+from deploy.variables import Variables
 
 TEMPLATE_ANNOTATION = "twinship.dev/template"
 """On pods: a hash of their template; two pods of one image may differ in everything else."""
@@ -207,9 +210,23 @@ def event_lines(events: list[Object], count: int = 6) -> str:
 
 
 def log_tail(cluster: Cluster, pod: Pod) -> str:
-    """Return the last lines of a pod's log for people, or why the log cannot be read."""
+    """Return the last lines of a pod's log for people, or why the log cannot be read.
+
+    The secrets of its variables are left out.
+    """
     try:
         text = cluster.log(pod.name, _LOG_LINES)
     except ClusterError as error:
         text = f"(cannot be read: {error.what})"
-    return format_log_tail(text)
+    return format_log_tail(Variables(secrets=_read_secrets(cluster, pod)).hide(text))
+
+
+def _read_secrets(cluster: Cluster, pod: Pod) -> dict[str, str]:
+    """Return the secrets that a pod's variables name, as far as this account may read them."""
+    found: dict[str, str] = {}
+    for source in secret_sources(pod.item):
+        # Those that a template names need not be readable.
+        with suppress(ClusterForbidden):
+            secrets = read_secrets(cluster, source)
+            found |= {f"{source}/{key}": value for key, value in secrets.items()}
+    return found

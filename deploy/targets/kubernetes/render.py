@@ -21,6 +21,11 @@ from deploy.settings.app import App
 from deploy.settings.environments import Kubernetes
 from deploy.targets.kubernetes import templates
 from deploy.targets.kubernetes.pod_template import add_pull_secret, fill_container, fill_pod
+from deploy.targets.kubernetes.pod_variables import (
+    NO_POD_VARIABLES,
+    PodVariables,
+    fill_variables,
+)
 from deploy.targets.kubernetes.templates import ensure_mapping
 
 Track = Literal["main", "twin"]
@@ -30,6 +35,7 @@ TRACKS: tuple[Track, Track] = ("main", "twin")
 TRACK_LABEL = "twinship.dev/side"
 IMAGE_LABEL = "twinship.dev/image"
 RELEASE_ANNOTATION = "twinship.dev/release"
+VARIABLES_ANNOTATION = "twinship.dev/env"
 PREPULL_LABEL = "twinship.dev/warm-up"
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
@@ -146,6 +152,7 @@ class Rendering:
         replicas: int | None,
         attempt: Attempt | None,
         deadline: int,
+        variables: PodVariables = NO_POD_VARIABLES,
     ) -> Object:
         """Return the Deployment of a track.
 
@@ -155,6 +162,7 @@ class Rendering:
             replicas: the number of pods; None leaves it to an autoscaler.
             attempt: the attempt that is recorded on it; its pods do not depend on it.
             deadline: seconds after which the cluster reports the rollout as failed.
+            variables: the variables of its pods.
         """
         item = self._new("Deployment", self.deployment_name(track))
         labels = self.track_labels(track)
@@ -167,6 +175,8 @@ class Rendering:
             ensure_mapping(item, "metadata", "annotations").update(
                 {RELEASE_ANNOTATION: attempt.model_dump_json(), CHANGE_CAUSE: _cause(attempt)}
             )
+        if given := variables.to_annotation():
+            ensure_mapping(item, "metadata", "annotations")[VARIABLES_ANNOTATION] = given
         item["spec"] |= {"replicas": replicas, "progressDeadlineSeconds": deadline}
         if replicas is None:
             del item["spec"]["replicas"]
@@ -184,6 +194,7 @@ class Rendering:
             pod["serviceAccountName"] = self.name
         fill_pod(pod, self.env, labels)
         fill_container(templates.app_container(pod), self.app, self.env, release)
+        fill_variables(templates.app_container(pod), variables)
         return item
 
     def service(self, track: Track, *, both: bool) -> Object:

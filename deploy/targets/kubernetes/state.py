@@ -13,11 +13,13 @@ from deploy.clients.kubernetes.protocol import FIELD_MANAGER, Cluster, Object
 from deploy.records import Attempt
 from deploy.targets.kubernetes import templates
 from deploy.targets.kubernetes.ownership import applied_fields, owners
+from deploy.targets.kubernetes.pod_variables import NO_POD_VARIABLES, PodVariables
 from deploy.targets.kubernetes.pods import TEMPLATE_ANNOTATION, Pod, image_digest
 from deploy.targets.kubernetes.render import (
     RELEASE_ANNOTATION,
     TRACK_LABEL,
     TRACKS,
+    VARIABLES_ANNOTATION,
     Rendering,
     Track,
 )
@@ -89,6 +91,13 @@ class DeploymentState:
     def attempt(self) -> Attempt | None:
         """The attempt that rolled it out last; None if its annotation is missing or damaged."""
         return Attempt.from_cache(self._annotations.get(RELEASE_ANNOTATION))
+
+    @property
+    def variables(self) -> PodVariables:
+        """The variables of its pods; none if its annotation is missing or damaged."""
+        return PodVariables.from_cache(self._annotations.get(VARIABLES_ANNOTATION)) or (
+            NO_POD_VARIABLES
+        )
 
     @property
     def applied(self) -> Object:

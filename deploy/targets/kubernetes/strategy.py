@@ -17,6 +17,7 @@ from deploy.rollout.target import Prove
 from deploy.targets.kubernetes.canary import CanaryHold
 from deploy.targets.kubernetes.history import History
 from deploy.targets.kubernetes.lock import Lock
+from deploy.targets.kubernetes.pod_variables import PodVariables
 from deploy.targets.kubernetes.pods import Pod, log_tail
 from deploy.targets.kubernetes.prepull import prepull
 from deploy.targets.kubernetes.render import TRACKS, Rendering, Track
@@ -61,34 +62,43 @@ class Strategy:
         self._clock = clock
         self._read_metrics = read_metrics
 
-    def serve(self, release: Release, attempt: Attempt | None, prove: Prove) -> None:
+    def serve(
+        self, release: Release, attempt: Attempt | None, variables: PodVariables, prove: Prove
+    ) -> None:
         """Bring a release into service: in place, or proven next to what serves.
 
         Args:
             release: the release to serve.
             attempt: the attempt with which its objects are marked.
+            variables: the variables of its replicas.
             prove: raises if an endpoint of it gives a wrong response.
         """
         traffic = self._prepare()
-        proven = self._proven_track(traffic, release)
+        proven = self._proven_track(traffic, release, variables)
         if proven is None and self._env.warm_up:
             self._prepull(release)
         if proven is None and self._choose_track(traffic, release) == traffic.other_track:
-            self._prove_on_other_track(traffic, release, attempt, prove)
+            self._prove_on_other_track(traffic, release, attempt, variables, prove)
             return
         # On a track that is proven, nothing changes but the marks of the attempt.
         track = proven or traffic.track
-        self._writer.roll_out(track, release, self._writer.desired.replica_count(), attempt)
+        count = self._writer.desired.replica_count()
+        self._writer.roll_out(track, release, count, attempt, variables)
         self._writer.switch_traffic(track, release)
 
-    def serve_without_proof(self, release: Release, attempt: Attempt | None) -> None:
+    def serve_without_proof(
+        self, release: Release, attempt: Attempt | None, variables: PodVariables
+    ) -> None:
         """Bring a release into service by the present settings, without a proof or a hold."""
         traffic = self._prepare()
         both = (traffic.track, traffic.other_track)
-        complete = next((track for track in both if self.is_up_to_date(track, release)), None)
+        complete = next(
+            (track for track in both if self._is_as_wanted(track, release, variables)), None
+        )
         track = complete or self._choose_track(traffic, release)
         if complete is None:
-            self._writer.roll_out(track, release, self._writer.desired.replica_count(), attempt)
+            count = self._writer.desired.replica_count()
+            self._writer.roll_out(track, release, count, attempt, variables)
         self._writer.switch_traffic(track, release)
 
     def restore(self, snapshot: Snapshot, traffic: TrafficSplit, release: Release) -> None:
@@ -135,6 +145,15 @@ class Strategy:
             and deployment.replicas == self._writer.desired.replica_count()
         )
 
+    def _is_as_wanted(self, track: Track, release: Release, variables: PodVariables) -> bool:
+        """Return whether a track is up to date, and its replicas have those variables."""
+        deployment = self._state.deployment(track)
+        return (
+            deployment is not None
+            and deployment.variables == variables
+            and self.is_up_to_date(track, release)
+        )
+
     def is_complete(self, deployment: DeploymentState) -> bool:
         """Return whether a Deployment has all its replicas, ready, and none of another template."""
         pods = self._state.pods(deployment.track)
@@ -165,16 +184,18 @@ class Strategy:
         failed = unfinished is not None and unfinished.release.image.digest == deployment.image
         return bool(keep) and not failed and self.may_be_standby(deployment)
 
-    def _proven_track(self, traffic: TrafficSplit, release: Release) -> Track | None:
+    def _proven_track(
+        self, traffic: TrafficSplit, release: Release, variables: PodVariables
+    ) -> Track | None:
         """Return the track that has all of a release up and proven; the endpoint proves it again.
 
         A canary that was left has not been proven, though its release may have served before.
         """
-        if self.is_up_to_date(traffic.track, release):
+        if self._is_as_wanted(traffic.track, release, variables):
             return traffic.track
         other = self._state.deployment(traffic.other_track)
         standby = other is not None and self.may_be_standby(other) and not traffic.both
-        if standby and self.is_up_to_date(traffic.other_track, release):
+        if standby and self._is_as_wanted(traffic.other_track, release, variables):
             return traffic.other_track
         return None
 
@@ -206,26 +227,37 @@ class Strategy:
         )
 
     def _prove_on_other_track(
-        self, traffic: TrafficSplit, release: Release, attempt: Attempt | None, prove: Prove
+        self,
+        traffic: TrafficSplit,
+        release: Release,
+        attempt: Attempt | None,
+        variables: PodVariables,
+        prove: Prove,
     ) -> None:
         """Bring a release up next to what serves, and switch when it is proven."""
         is_canary = self._env.strategy == "canary"
         track = traffic.other_track
         count = self._canary_count() if is_canary else self._writer.desired.replica_count()
-        for pod in self._writer.roll_out(track, release, count, attempt):
+        for pod in self._writer.roll_out(track, release, count, attempt, variables):
             prove(self._pod_endpoint(pod))
         if is_canary:
             self._writer.supporting_objects.point_service(TrafficSplit(traffic.track, both=True))
-            self._hold_canary(traffic, release, attempt, prove)
-            self._writer.roll_out(track, release, self._writer.desired.replica_count(), attempt)
+            self._hold_canary(traffic, release, attempt, variables, prove)
+            count = self._writer.desired.replica_count()
+            self._writer.roll_out(track, release, count, attempt, variables)
         self._writer.switch_traffic(track, release)
 
     def _hold_canary(
-        self, traffic: TrafficSplit, release: Release, attempt: Attempt | None, prove: Prove
+        self,
+        traffic: TrafficSplit,
+        release: Release,
+        attempt: Attempt | None,
+        variables: PodVariables,
+        prove: Prove,
     ) -> None:
         CanaryHold(
             self._env.canary,
-            canary_endpoints=lambda: self._canary_endpoints(traffic, release, attempt),
+            canary_endpoints=lambda: self._canary_endpoints(traffic, release, attempt, variables),
             stable_endpoints=lambda: {
                 pod.name: self._pod_endpoint(pod)
                 for pod in self._state.pods(traffic.track)
@@ -238,7 +270,11 @@ class Strategy:
         ).run()
 
     def _canary_endpoints(
-        self, traffic: TrafficSplit, release: Release, attempt: Attempt | None
+        self,
+        traffic: TrafficSplit,
+        release: Release,
+        attempt: Attempt | None,
+        variables: PodVariables,
     ) -> dict[str, Endpoint]:
         """Return the endpoints of the canary's replicas; wait if none is ready.
 
@@ -256,7 +292,7 @@ class Strategy:
                 detail=log_tail(self._cluster, dead),
             )
         ready = [pod for pod in pods if pod.ready] or self._writer.roll_out(
-            traffic.other_track, release, self._canary_count(), attempt
+            traffic.other_track, release, self._canary_count(), attempt, variables
         )
         return {pod.name: self._pod_endpoint(pod) for pod in ready}
 

@@ -20,13 +20,16 @@ from deploy.targets.kubernetes.history import Decision, History
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.logs import find_log_sources
 from deploy.targets.kubernetes.node_platforms import require_node_platform
+from deploy.targets.kubernetes.pod_variables import NO_POD_VARIABLES, PodVariables
 from deploy.targets.kubernetes.pods import Pod
+from deploy.targets.kubernetes.release_variables import ReleaseVariables
 from deploy.targets.kubernetes.render import Rendering
 from deploy.targets.kubernetes.response_counts import ReadMetrics, read_metrics
 from deploy.targets.kubernetes.state import ClusterState, TrafficSplit
 from deploy.targets.kubernetes.strategy import Strategy
 from deploy.targets.kubernetes.templates import pod_spec
 from deploy.targets.kubernetes.writer import Writer
+from deploy.variables import NO_VARIABLES, Variables
 
 
 class KubernetesTarget:
@@ -40,6 +43,7 @@ class KubernetesTarget:
         endpoint_finder: finds the address at which clients reach the release.
         clock: measures time and lets it pass.
         read_metrics: returns a replica's metrics.
+        variables: returns the variables of the settings, or raises SettingsInvalid.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class KubernetesTarget:
         clock: Clock = REAL,
         read_metrics: ReadMetrics = read_metrics,
         platform: Callable[[Release], str] = lambda _: "",
+        variables: Callable[[], Variables] = lambda: NO_VARIABLES,
     ) -> None:
         self._cluster = cluster
         self._rendering = rendering
@@ -64,6 +69,9 @@ class KubernetesTarget:
         self._history = History(cluster, f"{name}-history", labels)
         self._lock = Lock(cluster, f"{name}-deployer", labels, self.environment, clock)
         self._writer = Writer(cluster, rendering, self._state, self._lock, size, clock)
+        self._variables = ReleaseVariables(
+            cluster, rendering, self._state, self._history, self._lock, variables
+        )
         self._strategy = Strategy(
             cluster,
             rendering,
@@ -134,8 +142,8 @@ class KubernetesTarget:
             return ()
         return (Rollout(attempt=attempt, ending=Ending(outcome="succeeded", at=attempt.at)),)
 
-    def begin(self, attempt: Attempt) -> None:
-        """Record that an attempt begins, with a snapshot of what serves."""
+    def begin(self, attempt: Attempt, variables: Variables | None = None) -> None:
+        """Record that an attempt begins, with its variables and a snapshot of what serves."""
         self._lock.require()
         self._require_node_platform(attempt.release)
         traffic = self._state.traffic()
@@ -143,7 +151,15 @@ class KubernetesTarget:
         snapshot = self._history.snapshot() or self._writer.take_snapshot(traffic)
         # Fails before anything is recorded if another manager owns the Service's selector.
         self._writer.supporting_objects.point_service(traffic)
-        self._history.begin(attempt, *self._lost_attempt(), snapshot=snapshot)
+        given = {attempt.id: self._variables.assign(attempt.id, variables)}
+        lost = self._lost_attempt()
+        for item in lost:
+            given[item.attempt.id] = self._serving_variables()
+        self._history.begin(attempt, *lost, snapshot=snapshot, variables=given)
+
+    def _serving_variables(self) -> PodVariables:
+        deployment = self._state.deployment(self._state.traffic().track)
+        return deployment.variables if deployment else NO_POD_VARIABLES
 
     def _require_node_platform(self, release: Release) -> None:
         pod = pod_spec(self._rendering.object_templates["Deployment"])
@@ -214,6 +230,14 @@ class KubernetesTarget:
         now = self._clock.utc()
         return not any(pod.is_crash_looping(now) for pod in self._state.pods(traffic.track))
 
+    def variables(self) -> Variables:
+        """Return the variables of what serves, from its Deployment and its Secret."""
+        return self._variables.of_serving()
+
+    def variables_for(self, returns_to: int | None) -> Variables:
+        """Return those of the settings, or of an attempt that the history still has."""
+        return self._variables.for_attempt(returns_to)
+
     def find_endpoint_problem(self) -> str:
         """Return "": the cluster watches its Services and Ingresses; `verify` asks through them."""
         return ""
@@ -227,7 +251,8 @@ class KubernetesTarget:
     def serve(self, release: Release, prove: Prove) -> None:
         """Bring a release into service by the environment's strategy."""
         self._writer.times = {}
-        self._strategy.serve(release, self._find_attempt(release), prove)
+        attempt = self._find_attempt(release)
+        self._strategy.serve(release, attempt, self._variables.ensure(attempt), prove)
 
     def restore(self, release: Release) -> None:
         """Bring a release back into service: from the snapshot, or by the present settings."""
@@ -238,14 +263,21 @@ class KubernetesTarget:
         if snapshot and snapshot.is_running(release):
             self._strategy.restore(snapshot, traffic, release)
         else:
-            self._strategy.serve_without_proof(release, self._find_attempt(release))
+            self._serve_without_proof(release)
+
+    def _serve_without_proof(self, release: Release) -> None:
+        attempt = self._find_attempt(release)
+        self._strategy.serve_without_proof(release, attempt, self._variables.ensure(attempt))
 
     def settle(self, *keep: Release) -> None:
         """Remove the replicas of a track that is not kept.
 
         The track that serves stays as long as any release is kept.
         """
-        self._strategy.settle(keep, self._unfinished())
+        unfinished = self._unfinished()
+        self._strategy.settle(keep, unfinished)
+        if unfinished is None:
+            self._variables.collect()
 
     # --- objects for people
 
@@ -254,7 +286,8 @@ class KubernetesTarget:
 
         Kinds that the cluster lacks are among them.
         """
-        return self._writer.desired.render(self._state.traffic().track, release, attempt)
+        variables = self._variables.describe(attempt)
+        return self._writer.desired.render(self._state.traffic().track, release, attempt, variables)
 
     # --- canaries
 
@@ -266,14 +299,16 @@ class KubernetesTarget:
     def may_take_over(self, release: Release) -> bool:
         """Return whether the canary was made from the present settings and object templates."""
         deployment = self._state.deployment(self._state.traffic().other_track)
-        return deployment is not None and deployment.settings == self._writer.desired.settings_hash(
-            release
+        return (
+            deployment is not None
+            and deployment.settings == self._writer.desired.settings_hash(release)
+            and self._variables.match_settings(deployment)
         )
 
     def take_over(self, release: Release) -> None:
         """Give the canary all requests, with as many replicas as serve now."""
         self._writer.times = {}
-        self._strategy.serve_without_proof(release, self._find_attempt(release))
+        self._serve_without_proof(release)
 
     def decide(self, verb: CanaryVerb, by: str) -> None:
         """Leave a decision in the history, where the deployer that holds the canary reads it."""

@@ -40,6 +40,7 @@ _LABELS: dict[str, Any] = {"matchLabels": {}}
 _HOOK: dict[str, Any] = {"exec": {"command": [str]}, "sleep": {"seconds": int}}
 _CONTAINER: dict[str, Any] = {
     "ports": [{}],
+    "env": [{}],
     "resources": {"requests": {}, "limits": {}},
     "startupProbe": {"httpGet": {}, "periodSeconds": int},
     "readinessProbe": {"httpGet": {}},

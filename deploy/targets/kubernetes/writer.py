@@ -18,6 +18,7 @@ from deploy.targets.kubernetes.compatibility import Compatibility
 from deploy.targets.kubernetes.desired import DesiredObjects
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.pod_progress import ExpectedPods, Times
+from deploy.targets.kubernetes.pod_variables import NO_POD_VARIABLES, PodVariables
 from deploy.targets.kubernetes.pods import Pod
 from deploy.targets.kubernetes.readiness import ReadinessWait
 from deploy.targets.kubernetes.render import CHANGE_CAUSE, Rendering, Track
@@ -88,7 +89,12 @@ class Writer:
     # --- replicas
 
     def roll_out(
-        self, track: Track, release: Release, count: int, attempt: Attempt | None = None
+        self,
+        track: Track,
+        release: Release,
+        count: int,
+        attempt: Attempt | None = None,
+        variables: PodVariables = NO_POD_VARIABLES,
     ) -> list[Pod]:
         """Bring up replicas of a release on a track; return them when all are ready.
 
@@ -97,12 +103,13 @@ class Writer:
             release: the release.
             count: the number of replicas.
             attempt: the attempt that is recorded on the Deployment.
+            variables: the variables of the replicas.
 
         Raises:
             RolloutFailed: a replica cannot become ready, or did not in time.
             FieldConflict: another manager owns a field that an object template sets.
         """
-        item = self.desired.render_deployment(track, release, count, attempt)
+        item = self.desired.render_deployment(track, release, count, attempt, variables)
         self._apply_deployment(track, item)
         return self._wait_until_ready(track, item, release)
 

@@ -11,7 +11,7 @@ from tests.fakes.kubernetes.objects import Objects, has_labels
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?")
 WITHOUT_STATUS = frozenset(
-    {"ConfigMap", "EndpointSlice", "Endpoints", "Event", "Lease", "ServiceAccount"}
+    {"ConfigMap", "EndpointSlice", "Endpoints", "Event", "Lease", "Secret", "ServiceAccount"}
 )
 
 
@@ -77,6 +77,8 @@ def validation_error(item: Object, before: Object | None) -> str:
         return f'no matches for kind "{item["kind"]}" in version "{item["apiVersion"]}"'
     if not NAME.fullmatch(metadata["name"]):
         return f'metadata.name: Invalid value: "{metadata["name"]}": a lowercase RFC 1123 subdomain'
+    if before and before.get("immutable") and before.get("data") != item.get("data"):
+        return "data: Forbidden: field is immutable when `immutable` is set"
     template = item.get("spec", {}).get("template", {}).get("metadata", {})
     for labels in (metadata.get("labels", {}), template.get("labels", {})):
         wrong = next(

@@ -5,6 +5,7 @@ They move a step with each read. The behaviour was compared with that of a Kuber
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -178,6 +179,20 @@ class FakeCluster:
     def response_text(self, pod: Object) -> str:
         digest = str(pod["spec"]["containers"][0]["image"]).rpartition("@")[2]
         return self.response_texts.get(digest, digest)
+
+    def environment(self, pod: Object) -> dict[str, str]:
+        """Return the variables of a pod's first container, as its process has them."""
+        return {
+            entry["name"]: self._value(entry)
+            for entry in pod["spec"]["containers"][0].get("env", ())
+        }
+
+    def _value(self, entry: Object) -> str:
+        if "value" in entry:
+            return str(entry["value"]).replace("$$", "$")
+        named = entry["valueFrom"]["secretKeyRef"]
+        secret = self.objects.get("Secret", named["name"]) or {}
+        return base64.b64decode(secret["data"][named["key"]]).decode()
 
     # --- the protocol
 

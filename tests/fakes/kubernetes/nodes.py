@@ -269,15 +269,11 @@ class Kubelet:
 
     def _start(self, pod: Object, container: FakeContainer) -> None:
         name = container.spec["name"]
-        if container.script.misconfigured:
+        why = container.script.misconfigured or self._missing_secret(container.spec)
+        if why:
             container.stage = "waiting"
-            container.state = {
-                "waiting": {
-                    "reason": "CreateContainerConfigError",
-                    "message": container.script.misconfigured,
-                }
-            }
-            self.objects.event(pod, "Failed", f"Error: {container.script.misconfigured}", "Warning")
+            container.state = {"waiting": {"reason": "CreateContainerConfigError", "message": why}}
+            self.objects.event(pod, "Failed", f"Error: {why}", "Warning")
             return
         self.objects.event(pod, "Created", f"Created container {name}")
         self.objects.event(pod, "Started", f"Started container {name}")
@@ -291,6 +287,18 @@ class Kubelet:
         container.ready = (
             not container.is_init and not container.has_probes and container.exits is None
         )
+
+    def _missing_secret(self, container: Object) -> str:
+        """Return that a Secret of a container's variables does not exist; empty if all do."""
+        named = (
+            entry.get("valueFrom", {}).get("secretKeyRef") for entry in container.get("env", ())
+        )
+        missing = (
+            wanted["name"]
+            for wanted in filter(None, named)
+            if not self.objects.get("Secret", wanted["name"])
+        )
+        return next((f'secret "{name}" not found' for name in missing), "")
 
     def _probe(self, pod: Object, container: FakeContainer) -> None:
         """End a running container, or probe it."""

@@ -68,10 +68,7 @@ def check(tiny: TinyApplication, app: AppImage, mode: str, within: float = 20.0)
             image_id,
             GOLDEN_SET,
             throwaway_container,
-            port=PORT,
-            ready="/readyz",
-            within=within,
-            limits=Limits(),
+            smoke.Trial(port=PORT, ready="/readyz", within=within, limits=Limits()),
         )
     finally:
         assert not [

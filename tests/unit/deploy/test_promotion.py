@@ -415,7 +415,7 @@ def test_a_canary_is_not_promoted_with_other_settings(
     """They can be those of an old checkout; the canary stays as it is."""
     with monkeypatch.context() as stale:
         configure(stale, "staging", service="NodePort")
-        with pytest.raises(SettingsInvalid, match="other settings or object templates") as caught:
+        with pytest.raises(SettingsInvalid, match="other settings, variables or object") as caught:
             promotion.promote_canary(orphaned.context())
     assert "nothing was changed" in caught.value.next
     assert list_serving_versions(orphaned) == ["1", "2"]

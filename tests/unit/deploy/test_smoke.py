@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from deploy import smoke
 from deploy.clients.docker.protocol import Limits
 from deploy.clients.docker.throwaway_container import ThrowawayContainer
-from deploy.errors import SmokeFailed
+from deploy.errors import SettingsInvalid, SmokeFailed
+from deploy.model.golden_cases import GoldenSet
 from deploy.records import Image, Verdict
-from tests.fakes.golden import GOLDEN_SET, FakePlayer, return_in_turn
+from deploy.variables import NO_VARIABLES, Variables
+from tests.fakes.golden import GOLDEN_SET, FakePlayer, golden_set_with, return_in_turn
 
 IMAGE_ID = "sha256:image"
 LIMITS = Limits(memory=1 << 30, pids=64)
@@ -25,6 +28,7 @@ class FakeContainers:
         lives: returns whether the process is alive.
         out_of_memory: whether it was killed because of its limit of memory.
         started: the images, ports and limits that were run.
+        environments: their variables.
         running: how many containers run now.
     """
 
@@ -35,10 +39,14 @@ class FakeContainers:
         self.text = log
         self.out_of_memory = False
         self.started: list[tuple[str, int, Limits]] = []
+        self.environments: list[Mapping[str, str]] = []
         self.running = 0
 
     @contextmanager
-    def __call__(self, image: str, port: int, limits: Limits) -> Iterator[ThrowawayContainer]:
+    def __call__(
+        self, image: str, port: int, limits: Limits, environment: Mapping[str, str]
+    ) -> Iterator[ThrowawayContainer]:
+        self.environments.append(environment)
         self.started.append((image, port, limits))
         self.running += 1
         try:
@@ -53,19 +61,21 @@ class FakeContainers:
 
 
 def check(
-    joined: Image, containers: FakeContainers, player: FakePlayer, within: float = 5.0
+    joined: Image,
+    containers: FakeContainers,
+    player: FakePlayer,
+    within: float = 5.0,
+    golden_set: GoldenSet = GOLDEN_SET,
+    **changed: Any,
 ) -> Verdict:
     """Run the smoke test of an image."""
     return smoke.check(
         joined,
         IMAGE_ID,
-        GOLDEN_SET,
+        golden_set,
         containers,
-        port=8080,
-        ready="/readyz",
-        within=within,
-        limits=LIMITS,
-        play=player,
+        smoke.Trial(port=8080, ready="/readyz", within=within, limits=LIMITS, **changed),
+        player,
     )
 
 
@@ -127,3 +137,40 @@ def test_a_container_that_is_never_ready_is_an_error_with_the_log(joined: Image)
     assert "(nothing)" in caught.value.detail
     assert player.played
     assert containers.running == 0
+
+
+def test_the_container_gets_the_variables_of_the_smoke_test(joined: Image) -> None:
+    """Golden cases may name them, and the container gets no others."""
+    containers = FakeContainers()
+    player = FakePlayer()
+    variables = Variables({"API_KEY": "stand-in"})
+    check(joined, containers, player, variables=variables)
+    assert containers.environments == [{"API_KEY": "stand-in"}]
+    assert player.variables == [NO_VARIABLES, variables]
+
+
+def test_a_golden_case_names_no_other_variable(joined: Image) -> None:
+    """That is found before a container is started; the table is named."""
+    containers = FakeContainers()
+    with pytest.raises(SettingsInvalid) as caught:
+        check(joined, containers, FakePlayer(), golden_set=golden_set_with("${API_KEY}"))
+    assert caught.value.next.startswith("add API_KEY to [smoke.env]")
+    assert containers.started == []
+
+
+@pytest.mark.parametrize(
+    ("alive", "problem", "within"),
+    [(False, "no response", 5.0), (True, "no response", 0.0), (True, "", 5.0)],
+)
+def test_a_failure_names_the_variables_that_only_replicas_get(
+    joined: Image, alive: bool, problem: str, within: float
+) -> None:
+    """Their absence may be the reason, whatever fails."""
+    player = FakePlayer(return_in_turn([problem, "expected status 200, got 500"]))
+    with pytest.raises(SmokeFailed) as caught:
+        check(
+            joined, FakeContainers(lambda: alive), player, within, lacking=["API_KEY", "DATABASE"]
+        )
+    assert caught.value.next.endswith(
+        "; it gets the variables of [smoke.env], which lacks API_KEY, DATABASE"
+    )

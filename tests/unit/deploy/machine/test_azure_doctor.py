@@ -129,11 +129,12 @@ def test_the_id_of_a_cluster_has_its_subscription(
     assert f"--scope {resource}/namespaces/shop`" in found.cure
 
 
+@pytest.mark.parametrize("key", ["TWINSHIP_MODEL__SAS", f"{STAGING}__SECRETS__API_KEY"])
 def test_a_secret_is_found_and_not_shown(
-    application: Application, monkeypatch: pytest.MonkeyPatch
+    application: Application, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     """The report has its name."""
-    keys = SERVICE_PRINCIPAL | {"TWINSHIP_MODEL__SAS": SECRET}
+    keys = SERVICE_PRINCIPAL | {key: SECRET}
     found = checks(application, monkeypatch, keys)
     assert found["key vault"] == Check("key vault", SECRET)
     assert "planted" not in repr(found)

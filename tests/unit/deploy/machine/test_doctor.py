@@ -229,3 +229,51 @@ def test_no_cluster_is_checked_for_a_docker_host(settings: Settings) -> None:
     machine = machine_with_engine()
     assert "cluster" not in cures(machine, settings)
     assert machine.connections == []
+
+
+# --- secrets of the application
+
+
+def with_secrets(settings: Settings, environment: str, **names: str) -> Settings:
+    """Return settings with the names of secrets in an environment."""
+    changed = {**settings.environment(environment).model_dump(), "secrets": names}
+    return Settings.model_validate(
+        {**settings.model_dump(), "environments": {environment: changed}}
+    )
+
+
+def test_secrets_that_are_set_are_found_by_name(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in a key vault are checked where the login to Azure is."""
+    monkeypatch.setenv("KEY", "planted")
+    changed = with_secrets(settings, "here", API_KEY="KEY", OTHER="keyvault://safe/other")
+    checks = check_machine(changed, "here", machine_with_engine().host)
+    assert [check for check in checks if check.part == "secrets"] == [Check("secrets", "API_KEY")]
+    assert "planted" not in repr(checks)
+
+
+def test_a_secret_that_is_not_set_is_reported(settings: Settings) -> None:
+    """The cure names its variable."""
+    changed = with_secrets(settings, "here", API_KEY="KEY")
+    assert cures(machine_with_engine(), changed)["secrets"] == (
+        "the environment variable KEY is not set: set KEY"
+    )
+
+
+def test_an_environment_without_secrets_has_no_such_check(settings: Settings) -> None:
+    """Nor has one whose secrets are all in key vaults."""
+    assert "secrets" not in cures(machine_with_engine(), settings)
+    changed = with_secrets(settings, "here", API_KEY="keyvault://safe/key")
+    assert "secrets" not in cures(machine_with_engine(), changed)
+
+
+def test_the_right_to_create_secrets_is_needed_for_secrets_alone(
+    settings: Settings, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older role is enough for an environment without them."""
+    cluster.forbidden = {("create", "Secret")}
+    assert cluster_check(settings, cluster).ok
+    monkeypatch.setenv("KEY", "planted")
+    cure = cluster_check(with_secrets(settings, "staging", API_KEY="KEY"), cluster).cure
+    assert cure == "this account may not create Secret in shop; see deploy/manifests/rbac.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -16,14 +17,17 @@ from deploy.errors import (
     ReleaseUnknown,
     RolloutFailed,
     RolloutLocked,
+    SettingsInvalid,
     UndoFailed,
     VerifyFailed,
 )
 from deploy.records import Release, Rollout
 from deploy.rollout.apply import abort, apply, take_over, verify
-from deploy.rollout.history import current
+from deploy.rollout.history import Choice, current
 from deploy.rollout.target import ReplicaState, replica_error
-from tests.fakes.golden import GOLDEN_SET, FakePlayer, return_in_turn
+from deploy.variables import Variables
+from tests.contracts.variables import NEW, OLD
+from tests.fakes.golden import GOLDEN_SET, FakePlayer, golden_set_with, return_in_turn
 from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryCanaryTarget, MemoryTarget
 
@@ -314,7 +318,13 @@ def test_while_another_deployer_is_at_work_nothing_changes(target: MemoryTarget)
 def roll_out_by(target: MemoryTarget, value: Release, *seen: Rollout) -> Rollout:
     """Roll out a release that was chosen by that history."""
     return apply(
-        value, target, GOLDEN_SET, trigger="rollback", by="ada", decided_on=seen, play=FakePlayer()
+        value,
+        target,
+        GOLDEN_SET,
+        trigger="rollback",
+        by="ada",
+        choice=Choice(seen),
+        play=FakePlayer(),
     )
 
 
@@ -578,3 +588,50 @@ def test_an_error_of_a_replica_has_the_end_of_its_log() -> None:
     )
     assert isinstance(replica_error("a replica ended", "replica-1", ""), ReleaseError)
     assert replica_error("a replica ended", "replica-1", "").detail.endswith("(nothing)")
+
+
+# --- variables
+
+
+def test_a_rollout_is_proven_with_the_variables_of_its_replicas(target: MemoryTarget) -> None:
+    """So is a rollback, whose release has its own, and what serves."""
+    play = FakePlayer()
+    target.settings = lambda: OLD
+    apply(A, target, GOLDEN_SET, trigger="release", by="ada", play=play)
+    target.settings = lambda: NEW
+    apply(B, target, GOLDEN_SET, trigger="release", by="ada", play=play)
+    back = Choice(target.history(), returns_to=1)
+    apply(A, target, GOLDEN_SET, trigger="rollback", by="ada", choice=back, play=play)
+    verify(target, GOLDEN_SET, play)
+    assert play.variables == [OLD, NEW, OLD, OLD]
+
+
+@pytest.mark.parametrize("roll", [apply, take_over])
+def test_a_golden_case_that_names_an_unknown_variable_changes_nothing(
+    target: MemoryTarget, roll: Callable[..., Rollout]
+) -> None:
+    """Case, header, name and tables are in the error."""
+    target.add_history(rollout(1, A))
+    with pytest.raises(SettingsInvalid) as caught:
+        roll(B, target, golden_set_with("${NO_KEY}"), trigger="release", by="ada")
+    assert caught.value.on == "golden case three, header X-Key"
+    assert caught.value.next.startswith(
+        "add NO_KEY to [environments.local.env] or [environments.local.secrets]"
+    )
+    assert target.calls == []
+    with pytest.raises(SettingsInvalid):
+        verify(target, golden_set_with("${NO_KEY}"))
+
+
+def test_a_secret_that_is_not_set_changes_nothing(target: MemoryTarget) -> None:
+    """The attempt is not recorded."""
+
+    def missing() -> Variables:
+        raise SettingsInvalid("the environment variable KEY is not set", on="", next="")
+
+    target.add_history(rollout(1, A))
+    target.settings = missing
+    with pytest.raises(SettingsInvalid):
+        roll_out(target, B)
+    assert target.calls == []
+    assert target.serves(A)

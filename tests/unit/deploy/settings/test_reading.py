@@ -147,7 +147,7 @@ def test_every_problem_is_reported_at_once_with_its_key_path(tmp_path: Path) -> 
             "image.wheels.requirement: unknown key; did you mean 'requirements'?",
         ),
         ("[apps]", "apps: unknown key; did you mean 'app'?"),
-        ("[zzz]", "zzz: unknown key; known here: app, azure, environments, image, model"),
+        ("[zzz]", "zzz: unknown key; known here: app, azure, environments, image, model, smoke"),
         (
             "[model.zzz]",
             "model.zzz: unknown key; known here: account_key, mount, name, sample, sas, store",

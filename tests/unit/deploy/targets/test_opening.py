@@ -12,6 +12,7 @@ from deploy.errors import ReleaseUnknown, SettingsInvalid
 from deploy.settings.environments import KINDS, Environment
 from deploy.settings.image import DEBIAN
 from deploy.targets.opening import TARGETS, TargetInputs, TargetKind
+from deploy.variables import Variables
 from tests.fakes.application import Application
 from tests.fakes.target import MemoryTarget
 
@@ -54,6 +55,7 @@ class Opener:
 
     def __call__(self, env: Memory, inputs: TargetInputs) -> MemoryTarget:
         self.opened.append((inputs.environment, env.room))
+        self.target.settings = inputs.variables
         return self.target
 
 
@@ -106,6 +108,19 @@ def test_a_third_kind_of_target_can_be_rolled_back(application: Application) -> 
     pipeline.release(application.context())
     done = pipeline.rollback(application.context(), None, None)
     assert done.rollout.attempt.release == first
+
+
+def test_a_third_kind_of_target_is_given_variables(
+    application: Application, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed secret is a rollout on each kind."""
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__ENV__MODE", "fast")
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__SECRETS__API_KEY", "KEY_OF_TODAY")
+    for secret in ("planted-1", "planted-2"):
+        monkeypatch.setenv("KEY_OF_TODAY", secret)
+        assert pipeline.release(application.context()).changed
+        assert opener.target.variables() == Variables({"MODE": "fast"}, {"API_KEY": secret})
+    assert not pipeline.release(application.context()).changed
 
 
 def test_a_look_at_an_environment_opens_the_same_kind(application: Application) -> None:

@@ -16,16 +16,18 @@ from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Engine
 from deploy.errors import EngineFailed
 from deploy.machine.host import require_free_port
-from deploy.machine.labels import APP
+from deploy.machine.labels import APP, ROLE
 from deploy.records import Release
 from deploy.rollout.target import Target
 from deploy.settings.app import App
 from deploy.settings.environments import Docker
 from deploy.targets.docker.proxy import Proxy
-from deploy.targets.docker.target import DockerTarget
+from deploy.targets.docker.target import DockerTarget, Supplies
+from deploy.variables import NO_VARIABLES
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract, proxy_of
 from tests.contracts.engine import wait_until
 from tests.contracts.target import trust
+from tests.contracts.variables import GivingPlace, VariablesContract, parse_environment
 from tests.fakes.engine import Script
 from tests.fakes.releases import release
 from tests.integration.deploy.responder import build_replica
@@ -59,6 +61,7 @@ class RealPlace:
             "lock_wait": 0.0,
             **changed,
         }
+        variables = settings.pop("variables", NO_VARIABLES)
         env = Docker(replicas=replicas, **settings)
         return DockerTarget(
             self._engine,
@@ -66,7 +69,7 @@ class RealPlace:
             "local",
             env,
             lambda: self._services_image,
-            lambda _: None,
+            Supplies(lambda _: None, lambda: variables),
             require_free_port,
         )
 
@@ -93,6 +96,14 @@ class RealPlace:
         except requests.RequestException as error:
             return type(error).__name__
         return answer.text if answer.ok else str(answer.status_code)
+
+    def environments(self) -> list[dict[str, str]]:
+        found = self._engine.containers({APP: self.app, ROLE: "replica"})
+        return [
+            parse_environment(self._engine.execute(item.id, ("cat", "/proc/1/environ"))[1])
+            for item in found
+            if item.running
+        ]
 
     def lose(self, replica: str) -> None:
         self._engine.stop(replica, 1)
@@ -176,6 +187,19 @@ class TestDockerTarget(DockerTargetContract):
     def docker(
         self, engine: DockerEngine, prefix: str, parts_image: str, free_port: Callable[[], int]
     ) -> Iterator[DockerPlace]:
+        """An environment for one test."""
+        docker = RealPlace(engine, prefix, parts_image, free_port)
+        yield docker
+        docker.close()
+
+
+class TestVariables(VariablesContract):
+    """The rules of variables, as the processes of replicas have them."""
+
+    @pytest.fixture
+    def place(
+        self, engine: DockerEngine, prefix: str, parts_image: str, free_port: Callable[[], int]
+    ) -> Iterator[GivingPlace]:
         """An environment for one test."""
         docker = RealPlace(engine, prefix, parts_image, free_port)
         yield docker

@@ -23,12 +23,15 @@ from deploy.rollout.target import Target
 from deploy.settings.app import App
 from deploy.settings.environments import Kubernetes
 from deploy.targets.kubernetes.render import Rendering
+from deploy.variables import NO_VARIABLES
 from tests.contracts.kubernetes_target import Deployer, SupportingObjectsContract, environment
 from tests.contracts.target import LogTargetContract, Place, StandbyContract, TargetContract
+from tests.contracts.variables import GivingPlace, VariablesContract, parse_environment
 from tests.fakes.engine import Script
 from tests.fakes.releases import release as recorded
 from tests.integration.deploy.responder import build_replica
 from tests.missing import lacking
+from tests.processes import read_pod_environment
 
 pytestmark = pytest.mark.integration
 
@@ -92,11 +95,13 @@ class RealNamespace:
         }
 
     def target(self, *, replicas: int = 2, **changed: Any) -> Target:
+        variables = changed.pop("variables", NO_VARIABLES)
         env = Kubernetes(**environment(replicas=replicas, **{**self._settings, **changed}))
         return Deployer(
             self.cluster,
             Rendering.read(App(name="replica"), "local", env, Path()),
             lambda _: 100_000_000,
+            variables=lambda: variables,
         )
 
     def release(self, code: str, script: Script | None = None) -> Release:
@@ -112,6 +117,15 @@ class RealNamespace:
         except requests.RequestException as error:
             return type(error).__name__
         return response.text if response.ok else str(response.status_code)
+
+    def environments(self) -> list[dict[str, str]]:
+        pods = self.cluster.list("Pod", {"app.kubernetes.io/instance": "local"})
+        names = [
+            pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]
+        ]
+        return [
+            parse_environment(read_pod_environment(self.cluster.namespace, name)) for name in names
+        ]
 
     def lose(self, replica: str) -> None:
         self.cluster.delete("Pod", replica)
@@ -168,6 +182,14 @@ class TestBlueGreen(StandbyContract):
     @pytest.fixture
     def place(self, make: Callable[..., RealNamespace]) -> Place:
         return make(strategy="blue-green")
+
+
+class TestVariables(VariablesContract):
+    """The rules of variables, as the processes of pods have them."""
+
+    @pytest.fixture
+    def place(self, make: Callable[..., RealNamespace]) -> GivingPlace:
+        return make()
 
 
 class TestSupportingObjects(SupportingObjectsContract):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import pytest
@@ -19,7 +20,7 @@ from deploy.errors import (
     SettingsInvalid,
     UndoFailed,
 )
-from deploy.machine.labels import APP
+from deploy.machine.labels import APP, ATTEMPT, ROLE, SECRETS, VALUES
 from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
 from deploy.rollout.target import ReplicaState, Target
@@ -27,10 +28,13 @@ from deploy.settings.app import App
 from deploy.settings.environments import Docker
 from deploy.targets.docker.haproxy import slot_address
 from deploy.targets.docker.state import DockerState
-from deploy.targets.docker.target import DockerTarget
+from deploy.targets.docker.target import DockerTarget, Supplies
+from deploy.variables import NO_VARIABLES
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
 from tests.contracts.engine import wait_until
 from tests.contracts.target import trust
+from tests.contracts.variables import NEW, OLD, AttemptsContract, GivingPlace
+from tests.contracts.variables import roll_out as roll_out_variables
 from tests.fakes.clock import FakeTime
 from tests.fakes.engine import FakeEngine, Script
 from tests.fakes.images import make_image
@@ -64,6 +68,7 @@ class FakePlace:
             **changed,
         }
         login = settings.pop("login", lambda _: None)
+        variables = settings.pop("variables", NO_VARIABLES)
         app = App(name=self.app, **settings.pop("served", {}))
         return DockerTarget(
             self.fake,
@@ -71,7 +76,7 @@ class FakePlace:
             "local",
             Docker(replicas=replicas, **settings),
             lambda: self.services_image,
-            login,
+            Supplies(login, lambda: variables),
             self.require_free_port,
             self.fake.send,
             self.time.clock,
@@ -92,6 +97,13 @@ class FakePlace:
             self.codes[serving[found].spec.image] if found in serving else "no replica"
             for found in proxy.open_to()
         }
+
+    def environments(self) -> list[dict[str, str]]:
+        return [
+            dict(made.spec.environment)
+            for made in self.fake.all_containers.values()
+            if made.spec.labels.get(ROLE) == "replica"
+        ]
 
     def lose(self, replica: str) -> None:
         self.fake.stop(replica, 0)
@@ -139,6 +151,15 @@ class TestDockerTarget(DockerTargetContract):
 
     @pytest.fixture
     def docker(self) -> DockerPlace:
+        """An environment without a release."""
+        return FakePlace()
+
+
+class TestVariables(AttemptsContract):
+    """The rules of variables, on an engine in memory."""
+
+    @pytest.fixture
+    def place(self) -> GivingPlace:
         """An environment without a release."""
         return FakePlace()
 
@@ -396,7 +417,7 @@ def test_two_applications_on_an_engine_do_not_see_each_other(place: FakePlace) -
         "local",
         Docker(port=9000, lock_wait=0.0),
         services_image=lambda: "services",
-        login=lambda _: None,
+        supplies=Supplies(lambda _: None),
         require_free_port=lambda _address, _port: None,
         send=place.fake.send,
     )
@@ -692,3 +713,51 @@ def test_reading_waits_for_a_proxy_that_is_about_to_respond() -> None:
     assert engine.all_containers[PROXY].restarts == 1
     assert not engine.silent
     assert target.serves(a)
+
+
+# --- variables
+
+
+def test_a_container_is_labelled_with_the_names_of_its_variables(place: FakePlace) -> None:
+    """So the image's own are told apart; secrets are in no label."""
+    roll_out_variables(place.target(variables=OLD), 1, place.release("a"))
+    labels = [found.labels for found in place.fake.containers({APP: place.app, ROLE: "replica"})]
+    assert [(found[VALUES], found[SECRETS], found[ATTEMPT]) for found in labels] == [
+        ("MODE,OLD", "API_KEY", "1")
+    ] * 2
+
+
+def test_only_replicas_get_variables(place: FakePlace) -> None:
+    """The proxy and the lock do not."""
+    target = place.target(variables=OLD)
+    roll_out_variables(target, 1, place.release("a"))
+    with target.lock():
+        others = [
+            dict(made.spec.environment)
+            for made in place.fake.all_containers.values()
+            if made.spec.labels[ROLE] != "replica"
+        ]
+    assert others == [{}, {}]
+
+
+def test_replicas_of_an_older_version_serve_on(place: FakePlace) -> None:
+    """They have no such labels, and count as without variables."""
+    target = place.target()
+    roll_out_variables(target, 1, a := place.release("a"))
+    for made in place.fake.all_containers.values():
+        older = {key: text for key, text in made.spec.labels.items() if key != ATTEMPT}
+        made.spec = replace(made.spec, labels=older)
+    before = target.replicas()
+    roll_out_variables(target, 2, a)
+    assert (target.replicas(), target.variables()) == (before, NO_VARIABLES)
+
+
+def test_a_rollback_on_a_docker_host_has_the_variables_of_the_settings(place: FakePlace) -> None:
+    """The replicas of its release are gone, unless a killed deployer has left them."""
+    roll_out_variables(place.target(variables=OLD), 1, a := place.release("a"))
+    roll_out_variables(place.target(variables=NEW), 2, place.release("b"))
+    target = place.target(variables=NO_VARIABLES)
+    assert target.variables_for(1) == NO_VARIABLES
+    assert target.variables_for(2) == NEW
+    roll_out_variables(target, 3, a, returns_to=1)
+    assert place.environments() == [{}, {}]

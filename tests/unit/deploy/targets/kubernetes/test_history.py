@@ -10,6 +10,7 @@ import pytest
 from deploy.errors import ClusterRefused
 from deploy.records import Ending, Evidence, Rollout
 from deploy.targets.kubernetes.history import MAX_ENTRIES, WRITE_TRIES, Decision, History
+from deploy.targets.kubernetes.pod_variables import PodVariables
 from deploy.targets.kubernetes.snapshot import Snapshot
 from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.releases import attempt, release, rollout
@@ -269,3 +270,17 @@ def test_a_damaged_decision_is_ignored(
     history.decide(Decision(image="x", verb="abort", by="grace"))
     data(cluster)["decision"] = damaged
     assert history.decision("x") is None
+
+
+def test_variables_go_with_their_attempts(history: History) -> None:
+    """So large ones remove as many attempts as is needed, and not all; what is left is known."""
+    large = PodVariables(values={"TEXT": "x" * 20_000})
+    for number in range(1, 61):
+        history.begin(attempt(number, A), variables={number: large})
+    known = ids(history)
+    assert 30 < len(known) < 45
+    assert known[-1] == 60
+    assert history.variables(60) == large
+    assert history.variables(1) == large
+    history.forget_variables([1])
+    assert history.variables(1) is None

@@ -22,6 +22,7 @@ from tests.contracts.target import (
     replicas,
     states,
 )
+from tests.contracts.variables import AttemptsContract, GivingPlace
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.namespaces import NAME, STRATEGIES, FakeNamespace
 
@@ -48,6 +49,14 @@ class TestCanary(StandbyTargetContract):
     @pytest.fixture
     def place(self) -> Place:
         return FakeNamespace(strategy="canary")
+
+
+class TestVariables(AttemptsContract):
+    """The rules of variables, under each strategy."""
+
+    @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
+    def place(self, request: pytest.FixtureRequest) -> GivingPlace:
+        return FakeNamespace(**request.param)
 
 
 class TestSupportingObjects(SupportingObjectsContract):
