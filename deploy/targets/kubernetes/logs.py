@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from deploy.clients.kubernetes.protocol import Cluster
 from deploy.clients.log_lines import TimedLine
 from deploy.rollout.logs import LogSource, Window
-from deploy.targets.kubernetes.pods import Pod
+from deploy.targets.kubernetes.pods import Pod, find_secrets
 from deploy.targets.kubernetes.render import Rendering
+from deploy.variables import Variables
 
 
 def find_log_sources(cluster: Cluster, rendering: Rendering) -> tuple[LogSource, ...]:
-    """Return the logs of all pods, by their names without the name of the environment."""
+    """Return the logs of all pods without secrets, by their names without the environment's."""
     return tuple(
         _source(cluster, pod, pod.name.removeprefix(f"{rendering.name}-"))
         for pod in map(Pod, cluster.list("Pod", rendering.labels))
@@ -21,6 +22,8 @@ def find_log_sources(cluster: Cluster, rendering: Rendering) -> tuple[LogSource,
 
 def _source(cluster: Cluster, pod: Pod, name: str) -> LogSource:
     def read(window: Window) -> Iterator[TimedLine]:
-        return cluster.read_log(pod.name, window.since, window.lines)
+        variables = Variables(secrets=find_secrets(cluster, pod))
+        for at, text in cluster.read_log(pod.name, window.since, window.lines):
+            yield at, variables.hide(text)
 
     return LogSource(name, pod.image, read)

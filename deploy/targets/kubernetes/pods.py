@@ -218,10 +218,10 @@ def log_tail(cluster: Cluster, pod: Pod) -> str:
         text = cluster.log(pod.name, _LOG_LINES)
     except ClusterError as error:
         text = f"(cannot be read: {error.what})"
-    return format_log_tail(Variables(secrets=_read_secrets(cluster, pod)).hide(text))
+    return format_log_tail(Variables(secrets=find_secrets(cluster, pod)).hide(text))
 
 
-def _read_secrets(cluster: Cluster, pod: Pod) -> dict[str, str]:
+def find_secrets(cluster: Cluster, pod: Pod) -> dict[str, str]:
     """Return the secrets that a pod's variables name, as far as this account may read them."""
     found: dict[str, str] = {}
     for source in secret_sources(pod.item):

@@ -193,6 +193,8 @@ def look(application: Application, environment: str) -> None:
     for json_ in (False, True):
         commands.status(application.context(environment), check=False, json=json_)
         commands.history(application.context(environment), "", json=json_)
+        commands.history(application.context(environment), "1", json=json_)
+        commands.logs(application.context(environment), "", "", follow=False, json=json_)
         commands.verify(application.context(environment), json=json_)
         commands.doctor(application.context(environment), json=json_)
         commands.release(application.context(environment), "", dry_run=True, json=json_)
