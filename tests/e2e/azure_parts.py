@@ -1,9 +1,9 @@
 """Azure on this machine: the stand-in under Azure's own names, and real parts behind it.
 
 A proxy leads the names to this machine, and refuses all others. Real are the model store (Azurite),
-the images of the registry (Debian's docker-registry) and the cluster. Only the registry has an
-address in place of a name, as the nodes of the cluster have to reach it as well: plain HTTP on this
-machine, and TLS on the same port for the exchange of tokens.
+the images of the registries (Debian's docker-registry) and the cluster. Only the registries have an
+address in place of a name, as the nodes of the cluster have to reach them as well: plain HTTP on
+this machine, and TLS on the same port for the exchange of tokens.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import json
 import os
 import secrets
 import shutil
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import certifi
 import pytest
@@ -33,13 +33,24 @@ from deploy.clients.docker.client import DockerEngine
 from deploy.clients.network import ca_bundle
 from deploy.machine import services
 from deploy.settings.reading import Settings
+from tests.e2e.azure_fronts import REALM, STORAGE, RegistryFront, StoreFront
 from tests.e2e.cluster import Namespace, until
 from tests.e2e.containers import docker
+from tests.e2e.entra_server import EntraServer
 from tests.fakes.azure.certificates import make_certificate
 from tests.fakes.azure.exchange import Answer, Asked
 from tests.fakes.azure.proxy import Proxy
 from tests.fakes.azure.server import Trust, make_trust, serve_answers
-from tests.fakes.azure.stand_in import CLUSTER, REGISTRY, SUBSCRIPTION, VAULT, StandIn
+from tests.fakes.azure.stand_in import (
+    CLUSTER,
+    ISSUER,
+    OBJECT,
+    REGISTRY,
+    SUBSCRIPTION,
+    USER_OBJECT,
+    VAULT,
+    StandIn,
+)
 from tests.fakes.azure.tokens import Signer
 from tests.fakes.kubeconfig import exec_user
 
@@ -48,9 +59,12 @@ ACCOUNT = "shop"
 CONTAINER = "models"
 ACCOUNT_KEY = base64.b64encode(base64.b64decode("planted+") * 8).decode()
 PULL_SECRET = "registry"
+IDENTITIES = (OBJECT, USER_OBJECT)
 STORE_HOST = f"{ACCOUNT}.blob.core.windows.net"
+SECOND_REGISTRY = "shopproduction.azurecr.io"
 NAMES = (
     "login.microsoftonline.com",
+    "sts.windows.net",
     "management.azure.com",
     "pipelines.actions.githubusercontent.com",
     "dev.azure.com",
@@ -72,14 +86,13 @@ _DEBUG = """
 import logging, os
 logging.basicConfig(level=logging.DEBUG, filename=os.environ["DEBUG_LOG"])
 """
-_REALM = "https://realm.invalid/oauth2/token"
-_REGISTRY = f"""
+_REGISTRY = """
 version: 0.1
 log: {{level: info}}
 storage: {{filesystem: {{rootdirectory: /var/lib/registry}}}}
 http: {{addr: ":5000", relativeurls: true}}
 auth:
-  token: {{realm: "{_REALM}", service: {REGISTRY}, issuer: {REGISTRY}, rootcertbundle: /tmp/ca.pem}}
+  token: {{realm: "{realm}", service: {name}, issuer: {name}, rootcertbundle: /tmp/ca.pem}}
 """
 _SERVE = (
     'printf %s "$AUTHORITY" >/tmp/ca.pem; printf %s "$CONFIG" >/tmp/config.yml; '
@@ -91,14 +104,30 @@ _OTHERS = ("AZURE_", "ARM_", "ACTIONS_ID_TOKEN_", "SYSTEM_", "IDENTITY_", "MSI_"
 
 
 @dataclass(frozen=True)
+class AcrRegistry:
+    """A registry on Azure.
+
+    Attributes:
+        host: its host and port on this machine.
+        container: the container with its images.
+        front: its address.
+    """
+
+    host: str
+    container: str
+    front: RegistryFront
+
+
+@dataclass(frozen=True)
 class Azure:
     """Azure on this machine.
 
     Attributes:
         stand_in: the stand-in.
         proxy: leads to it.
-        registry: host and port of the registry.
-        container: the container with the registry's images.
+        authority: the file with the authority of all servers.
+        registry: a registry.
+        second: another registry.
         machine: the URL at which this machine has a managed identity.
         folder: has the files of the parts.
         variables: the environment of the tasks: how they reach it, and no login.
@@ -106,8 +135,9 @@ class Azure:
 
     stand_in: StandIn
     proxy: Proxy
-    registry: str
-    container: str
+    authority: Path
+    registry: AcrRegistry
+    second: AcrRegistry
     machine: str
     folder: Path
     variables: dict[str, str]
@@ -117,19 +147,27 @@ class Azure:
         """The log of all libraries of all tasks."""
         return self.folder / "debug.log"
 
-    def open_cluster(self, cluster: Namespace) -> None:
-        """Give out the cluster as AKS does, and let its nodes pull as those of AKS may."""
+    def open_cluster(self, cluster: Namespace, server: EntraServer | None) -> None:
+        """Give out the cluster as AKS does, and let its nodes pull as those of AKS may.
+
+        Args:
+            cluster: the cluster.
+            server: takes the tokens of identities; None lets them have that of an account.
+        """
         path = cluster.deployer(self.folder / "deployer.kubeconfig")
         content = json.loads(path.read_text(encoding="utf-8"))
         path.unlink()
         user = content["users"][0]
-        self.stand_in.cluster_token = user["user"]["token"]
+        if server is None:
+            self.stand_in.cluster_token = user["user"]["token"]
+        else:
+            token = self.stand_in.signer.sign(600, aud=CLUSTER, iss=ISSUER, oid=OBJECT)
+            server.await_start(token)
+            server.allow(IDENTITIES)
+            content["clusters"][0]["cluster"]["server"] = server.url
         user["user"] = exec_user("kubelogin", "get-token", "--server-id", CLUSTER)
         self.stand_in.kubeconfig = json.dumps(content)
-        login = self.stand_in.signer.sign(7200, aud=REGISTRY)
-        auth = base64.b64encode(f"{USER}:{login}".encode()).decode()
-        file = json.dumps({"auths": {self.registry: {"auth": auth}}})
-        data = {".dockerconfigjson": base64.b64encode(file.encode()).decode()}
+        data = {".dockerconfigjson": base64.b64encode(self._docker_config().encode()).decode()}
         cluster.core.create_namespaced_secret(
             cluster.name,
             {
@@ -138,6 +176,15 @@ class Azure:
                 "data": data,
             },
         )
+
+    def _docker_config(self) -> str:
+        """Return a configuration of Docker that may pull from both registries."""
+        logins = {}
+        for one in (self.registry, self.second):
+            token = self.stand_in.signer.sign(7200, aud=one.front.name)
+            login = base64.b64encode(f"{USER}:{token}".encode()).decode()
+            logins[one.host] = {"auth": login}
+        return json.dumps({"auths": logins})
 
 
 @contextmanager
@@ -154,10 +201,10 @@ def serve_azure(folder: Path) -> Iterator[Azure]:
     trust = make_trust(folder, *NAMES, STORE_HOST)
     with ExitStack() as stack:
         store = stack.enter_context(_run_store(azure, folder, trust))
-        container, images = stack.enter_context(_run_registry(certificate))
-        front = RegistryFront(azure, images)
-        registry = f"127.0.0.1:{stack.enter_context(serve_answers(front.answer, trust))}"
-        stack.enter_context(_open_to_nodes(registry, front.answer, trust))
+        first, second = (
+            stack.enter_context(_serve_registry(azure, name, certificate, trust))
+            for name in (REGISTRY, SECOND_REGISTRY)
+        )
         services_port = stack.enter_context(serve_answers(azure.answer, trust))
         machine = stack.enter_context(
             serve_answers(lambda asked: azure.answer(asked.to("169.254.169.254")), trust)
@@ -167,8 +214,9 @@ def serve_azure(folder: Path) -> Iterator[Azure]:
         yield Azure(
             azure,
             proxy,
-            registry,
-            container,
+            trust.authority,
+            first,
+            second,
             f"http://127.0.0.1:{machine}",
             folder,
             _variables(folder, trust, url),
@@ -212,53 +260,35 @@ def register_cloud(folder: Path) -> Path:
     return folder
 
 
-# --- the registry
-
-
-class RegistryFront:
-    """The address of a registry: its logins are the stand-in's, its images those of a real one.
-
-    Args:
-        azure: the stand-in.
-        port: where the real registry listens.
-    """
-
-    def __init__(self, azure: StandIn, port: int) -> None:
-        self._azure = azure
-        self._port = port
-
-    def answer(self, asked: Asked) -> Answer:
-        """Return the answer to a request."""
-        if not asked.path.startswith("/v2/"):
-            return self._azure.answer(asked.to(REGISTRY))
-        parts = urlsplit(asked.url)
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
-        try:
-            path = asked.url.partition(parts.netloc)[2]
-            connection.request(asked.method, path, asked.body, dict(asked.headers))
-            response = connection.getresponse()
-            headers = {name.title(): value for name, value in response.getheaders()}
-            data = response.read()
-        finally:
-            connection.close()
-        for name in ("Transfer-Encoding", "Connection", "Date"):
-            headers.pop(name, None)
-        if "Www-Authenticate" in headers:
-            own = f"{parts.scheme}://{parts.netloc}/oauth2/token"
-            headers["Www-Authenticate"] = headers["Www-Authenticate"].replace(_REALM, own)
-        return Answer(response.status, data, headers)
+# --- the registries
 
 
 @contextmanager
-def _run_registry(authority: x509.Certificate) -> Iterator[tuple[str, int]]:
+def _serve_registry(
+    azure: StandIn, name: str, authority: x509.Certificate, trust: Trust
+) -> Iterator[AcrRegistry]:
+    """Serve a registry to this machine and to the nodes of the cluster."""
+    with ExitStack() as stack:
+        container, port = stack.enter_context(_run_registry(name, authority))
+        front = RegistryFront(
+            azure, name, lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        )
+        host = f"127.0.0.1:{stack.enter_context(serve_answers(front.answer, trust))}"
+        stack.enter_context(_open_to_nodes(host, front.answer, trust))
+        yield AcrRegistry(host, container, front)
+
+
+@contextmanager
+def _run_registry(service: str, authority: x509.Certificate) -> Iterator[tuple[str, int]]:
     """Run a registry that takes the tokens of an authority; yield its container and its port."""
     image = services.ensure_services_image(DockerEngine(), Settings.read(ROOT, {}).image)
     name = f"e2e-azure-{secrets.token_hex(4)}"
     port = free_port()
     trusted = authority.public_bytes(Encoding.PEM).decode()
+    config = _REGISTRY.format(realm=REALM, name=service)
     docker(
         *("run", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:5000"),
-        *("--env", f"AUTHORITY={trusted}", "--env", f"CONFIG={_REGISTRY}"),
+        *("--env", f"AUTHORITY={trusted}", "--env", f"CONFIG={config}"),
         *(image, "sh", "-c", _SERVE),
     )
     try:
@@ -305,7 +335,7 @@ def _open_to_nodes(
 
 @contextmanager
 def _run_store(azure: StandIn, folder: Path, trust: Trust) -> Iterator[int]:
-    """Run Azurite with one empty container; yield its port."""
+    """Run Azurite with one empty container; yield the port of its address."""
     program = shutil.which("azurite-blob")
     if program is None:
         pytest.skip("Azurite is not installed; install Node.js and npm, and `./run nox -s e2e`")
@@ -319,12 +349,16 @@ def _run_store(azure: StandIn, folder: Path, trust: Trust) -> Iterator[int]:
     with (folder / "store.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        token = azure.signer.sign(
-            300, aud="https://storage.azure.com", iss="https://sts.windows.net/"
-        )
+        token = azure.signer.sign(300, aud=STORAGE, iss=ISSUER)
         url = f"https://127.0.0.1:{port}/{ACCOUNT}/{CONTAINER}?restype=container"
         until(lambda: _create(url, token, trust.authority), "the store has a container")
-        yield port
+        context = ssl.create_default_context(cafile=trust.authority)
+        front = StoreFront(
+            azure,
+            lambda: http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context),
+        )
+        with serve_answers(front.answer, trust) as address:
+            yield address
     finally:
         process.terminate()
         process.wait()
