@@ -23,7 +23,7 @@ _ORDER = (
     "test_cluster_interrupted",
     "test_cluster_denied",
     "test_cluster_balanced",
-    "test_cluster_azure",
+    "test_azure",
     "test_cluster_killed",
     "test_cluster_load",
     "test_killed",

