@@ -223,7 +223,7 @@ def test_what_is_asked_at_night_takes_one_command_each(application: Application)
 
 def test_logs_are_followed_until_an_interruption(application: Application) -> None:
     """A request that comes meanwhile has its line; the exit code is that of Ctrl-C."""
-    follower = application.start("logs", "--follow", "--since", "1s")
+    follower = application.start("logs", "--follow", "--since", "1m")
     assert follower.stdout is not None
     with pytest.raises(urllib.error.HTTPError, match="404"):
         application.get("/nowhere?token=secret")
