@@ -48,7 +48,7 @@ class Entry:
 
     path: PurePosixPath
     size: int
-    chunks: Iterable[bytes]
+    chunks: Iterable[bytes | memoryview]
 
 
 def write_layer(entries: Iterable[Entry], sink: Sink) -> None:

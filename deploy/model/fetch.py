@@ -86,7 +86,7 @@ def _layer_entries(
 
 def _read_verified(
     manifest: ModelManifest, file: ModelFile, store: Store, advance: Callable[[int], None]
-) -> Iterator[bytes]:
+) -> Iterator[bytes | memoryview]:
     """Yield a file's bytes as they arrive; at the end, raise an error if they are wrong.
 
     Reading ends early if the file is longer than its model manifest says.
@@ -114,7 +114,9 @@ def _read_verified(
     check.require()
 
 
-def _open_file(manifest: ModelManifest, file: ModelFile, store: Store) -> Iterator[bytes]:
+def _open_file(
+    manifest: ModelManifest, file: ModelFile, store: Store
+) -> Iterator[bytes | memoryview]:
     chunks = store.stream(blob_path(file))
     if chunks is None:
         raise FileTampered(

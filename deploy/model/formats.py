@@ -60,7 +60,7 @@ class FormatCheck:
         self._tail = b""
         self._has_zipped_pickle = False
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         """Look at the next bytes of the file."""
         self._head += data[: _HEAD_BYTES - len(self._head)]
         if self._head.startswith(_ZIP) and not self._has_zipped_pickle:

@@ -17,7 +17,7 @@ from deploy.clients.azure import roles
 from deploy.clients.azure.errors import AzureError
 from deploy.clients.azure.identity import Identity
 from deploy.clients.stores.connections import connection_options, is_url
-from deploy.clients.stores.object_store import ObjectStore
+from deploy.clients.stores.object_store import Chunk, ObjectStore
 from deploy.clients.stores.refusals import code_of, is_denial, is_login_refused
 from deploy.errors import SettingsInvalid, StoreUnreachable
 from deploy.text import hide_queries
@@ -301,11 +301,11 @@ class BlobStore:
     def read(self, name: str, limit: int) -> bytes | None:
         return self._send(lambda store: store.read(name, limit))
 
-    def stream(self, name: str) -> Iterator[bytes] | None:
+    def stream(self, name: str) -> Iterator[Chunk] | None:
         chunks = self._send(lambda store: store.stream(name))
         return None if chunks is None else self._explained(chunks)
 
-    def _explained(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _explained(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         with self._refusals.explain():
             yield from chunks
 

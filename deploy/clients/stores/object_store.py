@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     import obstore
     import obstore.store
 
+Chunk = bytes | memoryview
+"""A part of the bytes of an object; what the library has read is not copied."""
+
 # How many ranges of a large object are read at the same time.
 _READERS = 6
 # How many parts of a large file are sent at the same time; of many, each would be slow.
@@ -116,7 +119,7 @@ class ObjectStore:
                 break
         return data[: limit + 1]
 
-    def stream(self, name: str) -> Iterator[bytes] | None:
+    def stream(self, name: str) -> Iterator[Chunk] | None:
         found = self._find(name)
         return None if found is None else self._read_chunks(found, name, ahead=True)
 
@@ -134,7 +137,7 @@ class ObjectStore:
                 require_container(error, self.location)
                 return None
 
-    def _read_chunks(self, found: obstore.GetResult, name: str, *, ahead: bool) -> Iterator[bytes]:
+    def _read_chunks(self, found: obstore.GetResult, name: str, *, ahead: bool) -> Iterator[Chunk]:
         with self._translate_errors(name):
             size = found.meta["size"]
             if size <= CHUNK:
@@ -147,14 +150,14 @@ class ObjectStore:
                 yield from self._read_ahead(name, size)
                 return
             for chunk in found.stream(min_chunk_size=CHUNK):
-                yield bytes(chunk)
+                yield memoryview(chunk)
 
-    def _read_ahead(self, name: str, size: int) -> Iterator[bytes]:
+    def _read_ahead(self, name: str, size: int) -> Iterator[Chunk]:
         """Yield the bytes of a large object in ranges, of which some are read ahead.
 
         One connection does not use a fast network. A range that is cut is read again.
         """
-        ahead: deque[Future[bytes]] = deque()
+        ahead: deque[Future[memoryview]] = deque()
         with ThreadPoolExecutor(_READERS) as pool:
             try:
                 for start in range(0, size, _RANGE):
@@ -168,12 +171,12 @@ class ObjectStore:
                 for one in ahead:
                     one.cancel()
 
-    def _read_range(self, name: str, start: int, end: int) -> bytes:
+    def _read_range(self, name: str, start: int, end: int) -> memoryview:
         import obstore
 
-        return bytes(obstore.get_range(self._store, name, start=start, end=end))
+        return memoryview(obstore.get_range(self._store, name, start=start, end=end))
 
-    def _read_ranges(self, name: str, size: int) -> Iterator[bytes]:
+    def _read_ranges(self, name: str, size: int) -> Iterator[Chunk]:
         """Yield the bytes of a local file in large ranges.
 
         The library's own stream has a tenth of the speed, because it moves small pieces between

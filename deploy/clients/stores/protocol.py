@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 
 from deploy.clients.stores import s3
 from deploy.clients.stores.connections import connection_options
-from deploy.clients.stores.object_store import ObjectStore, first_line
+from deploy.clients.stores.object_store import Chunk, ObjectStore, first_line
 from deploy.clients.stores.refusals import explain
 from deploy.errors import SettingsInvalid
 from deploy.text import hide_queries
@@ -30,7 +30,7 @@ class Store(Protocol):
     def read(self, name: str, limit: int) -> bytes | None:
         """Return at most `limit` + 1 bytes of small content, or None if the name is missing."""
 
-    def stream(self, name: str) -> Iterator[bytes] | None:
+    def stream(self, name: str) -> Iterator[Chunk] | None:
         """Return an iterator over the bytes as they arrive, or None if the name is missing."""
 
     def create(self, name: str, data: bytes) -> bool:
