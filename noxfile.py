@@ -50,8 +50,8 @@ TESTS = Path("tests").resolve()
 # application in `e2e`) share what they have started, and run in one process, in order.
 PROCESSES = {
     "unit": ("--numprocesses=logical", "--maxprocesses=8"),
-    "integration": ("--numprocesses=4", "--dist=loadscope", "--no-loadscope-reorder"),
-    "e2e": ("--numprocesses=2", "--dist=loadscope", "--no-loadscope-reorder"),
+    "integration": ("--numprocesses=5", "--dist=loadscope", "--no-loadscope-reorder"),
+    "e2e": ("--numprocesses=3", "--dist=loadscope", "--no-loadscope-reorder"),
 }
 # What runs on a second engine as well: its release and its image store may be others.
 SECOND_ENGINE = {

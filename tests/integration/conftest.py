@@ -16,8 +16,9 @@ from tests.scheduling import GroupScheduling
 REGISTRY = "127.0.0.1:5000"
 
 
-# The module that takes longest; it starts first, so that all processes end at about the same time.
-_LONGEST = "test_quick"
+# What starts first, so that all processes end at about the same time: the module that takes
+# longest, and then the tests that mostly wait for a cluster, while others use the processors.
+_FIRST = ("bench/test_quick.py", "targets/kubernetes/test_target.py")
 
 
 def _group(node: str) -> str:
@@ -36,8 +37,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest module first."""
-    items.sort(key=lambda item: item.path.stem != _LONGEST)
+    """Put the longest module first, and next what mostly waits."""
+    items.sort(key=_position)
+
+
+def _position(item: pytest.Item) -> int:
+    """Return the place of a test's module in the order."""
+    path = item.path.as_posix()
+    return next((at for at, name in enumerate(_FIRST) if path.endswith(name)), len(_FIRST))
 
 
 @pytest.fixture(scope="session")
