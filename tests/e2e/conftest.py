@@ -37,7 +37,7 @@ _ORDER = (
 def _group(node: str) -> str:
     """Return the group of a test.
 
-    All modules on the cluster are one group: they share an application, and one of their tests
+    All modules `test_cluster…` are one group: they share an application, and one of their tests
     restarts the API server. Every other module has an application of its own. What different groups
     start has names, folders, ports and namespaces of its own.
     """
