@@ -31,6 +31,16 @@ def parse_environment(text: str) -> dict[str, str]:
     return {name: value for name, _, value in items if name in known}
 
 
+def kill_before_settling(place: GivingPlace, release: Release) -> None:
+    """Let the deployer of attempt 2, with new variables, end once it has recorded its success."""
+    begun = attempt(2, release)
+    killed = place.target(variables=NEW)
+    with killed.lock():
+        killed.begin(begun)
+        killed.serve(release, trust)
+        killed.end(begun, Ending(outcome="succeeded", at=begun.at))
+
+
 def roll_out(target: Target, number: int, release: Release, returns_to: int | None = None) -> None:
     """Roll a release out as an attempt of that number, which succeeds.
 
@@ -167,12 +177,7 @@ class AttemptsContract(VariablesContract):
     ) -> None:
         """A later undo returns to it, and not to what it replaced."""
         roll_out(place.target(variables=OLD), 1, a := place.release("a"))
-        begun = attempt(2, a)
-        killed = place.target(variables=NEW)
-        with killed.lock():
-            killed.begin(begun)
-            killed.serve(a, trust)
-            killed.end(begun, Ending(outcome="succeeded", at=begun.at))
+        kill_before_settling(place, a)
         fail(place.target(variables=OLD), 3, a, a)
         assert place.environments() == given(NEW)
         assert place.target().variables() == NEW
@@ -182,12 +187,7 @@ class AttemptsContract(VariablesContract):
     ) -> None:
         """Their replicas are there, if the deployer was killed before it removed them."""
         roll_out(place.target(variables=OLD), 1, a := place.release("a"))
-        begun = attempt(2, a)
-        killed = place.target(variables=NEW)
-        with killed.lock():
-            killed.begin(begun)
-            killed.serve(a, trust)
-            killed.end(begun, Ending(outcome="succeeded", at=begun.at))
+        kill_before_settling(place, a)
         roll_out(place.target(variables=OLD), 3, a)
         assert place.environments() == given(OLD)
         assert place.target().variables() == OLD

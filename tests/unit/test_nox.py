@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from deploy.cli import sessions
 from tests.fakes.programs import write_program
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,11 @@ def _command(noxfile: dict[str, Any]) -> Callable[..., tuple[str, ...]]:
         return made
 
     return command
+
+
+def test_applications_get_the_same_stages(noxfile: dict[str, Any]) -> None:
+    """The noxfile of the project imports nothing of it, so that Nox can read it anywhere."""
+    assert noxfile["STAGES"] == sessions.STAGES
 
 
 @pytest.mark.parametrize("name", ["unit", "integration", "e2e"])

@@ -7,7 +7,6 @@ to, and on Windows unless it is told not to: the system then opens them for the 
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -111,7 +110,9 @@ def _read(
     read_text: Callable[[Path], str] = _plain,
 ) -> Any:  # noqa: ANN401 - JSON
     """Return the content of a file, once it is complete."""
-    for attempt in itertools.count(1):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             content = _parse(read_text(path))
             if is_complete(content):
@@ -126,7 +127,6 @@ def _read(
         if attempt >= attempts:
             raise _unreadable_error(path, why, is_encrypted=read_text is _decrypted)
         time.sleep(_PAUSE)
-    raise AssertionError("unreachable")
 
 
 class _HalfWritten(Exception):
