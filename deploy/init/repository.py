@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -138,7 +138,7 @@ def _name(folder: Path) -> str:
     return _plain_name(folder.resolve().name) or "application"
 
 
-def _declared_name(text: str, parse: Any) -> str:  # noqa: ANN401 - two parsers
+def _declared_name(text: str, parse: Callable[[str], Any]) -> str:
     try:
         content = parse(text) if text else {}
     except ValueError:
